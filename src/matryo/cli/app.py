@@ -1,0 +1,66 @@
+"""The `matryo` program: its commands and global options. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from matryo.cli.bench import bench
+from matryo.cli.chat import chat
+from matryo.cli.command import command
+from matryo.cli.convert import convert
+from matryo.cli.demo import demo
+from matryo.cli.info import info
+from matryo.cli.pull import pull
+from matryo.cli.run import run
+from matryo.cli.slice import slice_checkpoint
+
+app = typer.Typer(
+    name="matryo",
+    help="One Gemma 3n checkpoint, every size, on the device you have.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for name, function in {
+    "run": run,
+    "chat": chat,
+    "pull": pull,
+    "convert": convert,
+    "slice": slice_checkpoint,
+    "info": info,
+    "bench": bench,
+    "demo": demo,
+}.items():
+    app.command(name)(command(function))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"matryo {version('matryo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself; `--version` acts in its callback."""
+
+
+def main() -> None:
+    """Entry point of `matryo` and `python -m matryo`."""
+    # A terminal that cannot show a character gets its code instead of a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="matryo")

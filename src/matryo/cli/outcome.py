@@ -1,0 +1,69 @@
+"""How a command ends: exceptions become one line on stderr and an exit code.
+
+0 success · 1 an error of ours or of the system · 2 usage · 130 interrupted · 141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from matryo.cli.escape import escape_name
+
+FAILED = 1
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+
+class CommandError(Exception):
+    """A mistake in how a command was used that the option parser cannot see; the message is shown as it is."""
+
+
+def warn(message: str) -> None:
+    """One `warning:` line on stderr."""
+    print(f"warning: {escape_name(message)}", file=sys.stderr)
+
+
+@contextmanager
+def reporting(*, debug: bool) -> Iterator[None]:
+    """Run a command's body; leave through `SystemExit` with the code and message of this module."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+        raise SystemExit(PIPE_CLOSED) from None
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {describe(error)}", file=sys.stderr)
+        raise SystemExit(FAILED) from None
+
+
+def describe(error: Exception) -> str:
+    """One line for an exception: our own messages as they are, the system's with the file, the rest with their type."""
+    from matryo.errors import MatryoError
+
+    if isinstance(error, (MatryoError, CommandError)):
+        return escape_name(error)
+    if isinstance(error, MemoryError):
+        return "out of memory; try a smaller --size, --context or --weights q4"
+    if isinstance(error, OSError) and error.strerror:
+        name = f": {escape_name(error.filename)}" if error.filename is not None else ""
+        return f"{error.strerror}{name}"
+    return (
+        f"unexpected {type(error).__name__}: {escape_name(error)}; "
+        "please report this with the output of the same command with --debug"
+    )
+
+
+def _discard_stdout() -> None:
+    # The interpreter flushes stdout once more when it ends; without this it would complain about the closed pipe.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

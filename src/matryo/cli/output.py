@@ -1,0 +1,43 @@
+"""JSON and tables: what commands write when they are not streaming an answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from matryo.cli.escape import escape_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def write_json(document: Mapping[str, Any], *, indent: int | None = None) -> None:
+    """One JSON document on stdout: one line, or indented if asked for."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=indent)
+    sys.stdout.write(escape_json(text) + "\n")
+    sys.stdout.flush()
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console that never interprets markup or highlights values in what it is given."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def format_bytes(count: float) -> str:
+    """`1.25 GB`; decimal units, as disks and memory bandwidth are counted everywhere in Matryo."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(count) >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count:.0f} B"
+
+
+def format_count(count: float) -> str:
+    """`1.91 B` parameters, `250 k` tokens."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(count) >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f}"

@@ -1,0 +1,81 @@
+"""A progress bar on stderr for work that takes longer than two seconds, and nothing for work that does not.
+
+In: calls `bar(done, total)` or `bar(done, total, what)`. Out: a bar if stderr is a terminal; silence otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from matryo.cli.escape import escape_name
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+PATIENCE_S = 2.0  # shorter work needs no bar
+
+
+class Bar:
+    """A progress callback that is a context manager; the bar appears after `PATIENCE_S` and goes when the work is done."""
+
+    def __init__(self, label: str, *, unit: str = "") -> None:
+        self._label = label
+        self._unit = unit
+        self._started_at = time.monotonic()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def __call__(self, done: float, total: float | None, what: str = "") -> None:
+        """Show that `done` of `total` is done; `what` is being worked on."""
+        if self._progress is None:
+            if time.monotonic() - self._started_at < PATIENCE_S:
+                return
+            self._progress = self._make()
+            self._task = self._progress.add_task(self._label, total=total, what="")
+        task = self._task
+        if task is not None:
+            self._progress.update(task, completed=done, total=total, what=escape_name(what))
+
+    def _make(self) -> Progress:
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        from matryo.cli.output import console
+
+        in_bytes: tuple[ProgressColumn, ...] = (DownloadColumn(), TransferSpeedColumn())
+        counted: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), TextColumn(self._unit))
+        progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            *(in_bytes if self._unit == "bytes" else counted),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[what]}", markup=False),
+            console=console(stderr=True),
+            transient=True,
+            disable=not console(stderr=True).is_terminal,
+        )
+        progress.start()
+        return progress
