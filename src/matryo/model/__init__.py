@@ -1,0 +1,1 @@
+"""The arithmetic of the towers, as functions over (config, weights, state)."""
