@@ -21,8 +21,8 @@ class Batch:
     """T rows; those of one sequence are neighbours, ascending in position, and start where its cache ends.
 
     ids, positions, sequences (T,) int32: sequences[i] indexes `caches`. embeddings (n, d) float32 replace the token
-    embedding of the n rows `rows` (image or audio features, already merged and not scaled); their ids still choose the
-    per-layer inputs.
+    embedding of the n rows `rows`, or of every row if `rows` is None (image or audio features, already merged and not
+    scaled); the ids still choose the per-layer inputs.
     """
 
     ids: I32
@@ -61,10 +61,8 @@ class Batch:
         for cache in self.caches:
             if cache.owners != owners:
                 raise InputError("a cache was made for a plan with other K/V layers; start again from the token ids")
-        if (self.embeddings is None) != (self.rows is None):
-            raise InputError("embeddings and the rows they belong to must be given together")
-        if self.embeddings is not None and self.rows is not None:
-            self._check_embeddings(self.embeddings, self.rows, hidden_size)
+        if self.embeddings is not None:
+            self._check_embeddings(self.embeddings, hidden_size)
 
     def last_rows(self) -> I32:
         """The last row of every sequence, in order."""
@@ -89,7 +87,8 @@ class Batch:
             if end - start > 2 and (np.diff(self.positions[start:end]) != 1).any():
                 raise InputError("positions of one sequence must ascend one by one")
 
-    def _check_embeddings(self, embeddings: F32, rows: I32, hidden_size: int) -> None:
+    def _check_embeddings(self, embeddings: F32, hidden_size: int) -> None:
+        rows = np.arange(len(self.ids), dtype=np.int32) if self.rows is None else self.rows
         if embeddings.dtype != np.float32 or embeddings.shape != (len(rows), hidden_size):
             raise InputError(
                 f"embeddings are {embeddings.dtype} {embeddings.shape}; expected float32 ({len(rows)}, {hidden_size})"

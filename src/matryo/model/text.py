@@ -115,7 +115,7 @@ class TextModel:
             media = np.flatnonzero(batch.ids >= config.ple_vocab_size)
             views.embedding[media] = table[batch.ids[media] - config.ple_vocab_size]
         if batch.embeddings is not None:
-            views.embedding[batch.rows] = batch.embeddings
+            views.embedding[slice(None) if batch.rows is None else batch.rows] = batch.embeddings
 
     def _set_angles(self, positions: I32, views: Views) -> None:
         """cos and sin of position · frequency; the product is rounded to float32 as the reference rounds it."""
@@ -216,6 +216,7 @@ def native_ops() -> Ops:
     """The compiled kernels; imported here so that the numpy twin can be used without them."""
     from matryo import kernels
 
+    kernels.start()
     return kernels
 
 
