@@ -106,9 +106,11 @@ struct MatrixKernels {
   // out[c] = (scale * q) * factor of one row in rows layout, c in [0, cols); `stored_cols` as in RowSet.
   void (*dequantize_row[4])(const uint8_t* row, int64_t stored_cols, int64_t cols, float factor, float* out);
 
-  // Packing: `count` groups of 32 weights lying `group_stride` floats apart -> 32 int8 each and one bf16 scale each.
-  // Algorithm and numpy twin: src/matryo/kernels/reference_pack.py; identical bytes on every instruction set.
-  void (*pack_groups[4])(const float* weights, int64_t count, int8_t* q, uint16_t* scales);
+  // Packing: one row of finite weights -> ceil(cols / 32) groups of 32 integers and one bf16 scale each; missing
+  // columns are zeros. The algorithm and its numpy twin: src/matryo/kernels/reference_pack.py; the bytes are
+  // identical on every instruction set.
+  void (*pack_row_q8)(const float* weights, int64_t cols, int8_t* q, uint16_t* scales);
+  void (*pack_row_q4)(const float* weights, int64_t cols, int8_t* q, uint16_t* scales);
 
   void (*bf16_to_f32)(const uint16_t* x, int64_t n, float* out);
   void (*f32_to_bf16)(const float* x, int64_t n, uint16_t* out);  // round to nearest even; NaN stays NaN
