@@ -22,6 +22,13 @@ dev: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet scikit-build-core nanobind ninja cmake
 	$(BIN)/python -m pip install --no-build-isolation -Ceditable.rebuild=true -e '.[dev]'
 
+# The native module alone, built into build/native and put beside the Python sources; the move is atomic, so a
+# running interpreter keeps the file it has mapped. PYTHON needs nanobind.
+native:
+	cmake -S . -B build/native -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$$($(PYTHON) -c 'import sys; print(sys.executable)') >/dev/null
+	cmake --build build/native -j $(JOBS)
+	@for module in build/native/_native*.so; do cp $$module src/matryo/.$$(basename $$module).new && mv src/matryo/.$$(basename $$module).new src/matryo/$$(basename $$module); done
+
 check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
