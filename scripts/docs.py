@@ -17,15 +17,17 @@ INTRODUCTION = """\
 
 <!-- Written by scripts/docs.py from `matryo --help`; edit the commands, not this file. -->
 
-The answer, or JSON with `--json`, goes to stdout; everything else goes to stderr. Text on stdin is put after the prompt; `-` as the prompt
-reads it from stdin alone. Exit codes: 0 success, 1 an error (one `error:` line on stderr; the traceback only with `--debug`), 2 wrong usage,
-130 interrupted with Ctrl-C, 141 the reader of the output went away.
+The answer, or JSON with `--json`, goes to stdout; everything else goes to stderr. Text on stdin is
+put after the prompt; `-` as the prompt reads it from stdin alone. Exit codes: 0 success, 1 an error
+(one `error:` line on stderr; the traceback only with `--debug`), 2 wrong usage, 130 interrupted
+with Ctrl-C, 141 the reader of the output went away.
 
-Control characters in an answer or a file name are shown as `\\x1b`, never sent to the terminal. `--json` carries the exact text.
+Control characters in an answer or a file name are shown as `\\x1b`, never sent to the terminal.
+`--json` carries the exact text.
 
 | variable | meaning |
 |---|---|
-| `MATRYO_HOME` | where pulled and packed models and the chat history live; `~/.cache/matryo` if unset |
+| `MATRYO_HOME` | where models and the chat history live; `~/.cache/matryo` if unset |
 | `MATRYO_THREADS` | worker threads; one a core if unset |
 | `MATRYO_ISA` | the kernels to use, such as `scalar`; the best of this CPU if unset |
 """

@@ -1,6 +1,7 @@
-"""Check what building Matryo needs from the system, before anything is downloaded; says what to install if it is missing.
+"""Check what building Matryo needs from the system, before anything is downloaded.
 
-Written for any Python 3, so that an old one gets the message too.
+In: this Python and its machine. Out: exit code 0, or one line for each missing thing and 1. Written for any
+Python 3, so that an old one gets the message too.
 """
 
 import os
@@ -16,16 +17,21 @@ def missing():
     problems = []
     if sys.version_info < MINIMUM:
         problems.append(
-            "Python %d.%d or newer is needed, %s is %d.%d; choose another with `make PYTHON=python3.12 …`"
-            % (*MINIMUM, sys.executable, *sys.version_info[:2])
+            "Python {}.{} or newer is needed, {} is {}.{}; choose another: make PYTHON=…".format(
+                *MINIMUM, sys.executable, *sys.version_info[:2]
+            )
         )
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError:
-        problems.append("python3 cannot make environments; on Debian or Ubuntu: sudo apt install python3-venv")
+        problems.append(
+            "python3 cannot make environments; on Debian or Ubuntu: sudo apt install python3-venv"
+        )
     if not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")):
-        problems.append("the headers of Python are missing; on Debian or Ubuntu: sudo apt install python3-dev")
+        problems.append(
+            "the headers of Python are missing; on Debian or Ubuntu: sudo apt install python3-dev"
+        )
     compilers = [os.environ.get("CXX", "c++"), "g++", "clang++"]
     if not any(shutil.which(compiler.split()[0]) for compiler in compilers if compiler):
         problems.append("no C++ compiler found; on Debian or Ubuntu: sudo apt install g++")
@@ -35,5 +41,5 @@ def missing():
 if __name__ == "__main__":
     found = missing()
     for problem in found:
-        sys.stderr.write("error: %s\n" % problem)
+        print("error: " + problem, file=sys.stderr)
     sys.exit(1 if found else 0)

@@ -1,1 +1,1 @@
-"""The command line: one file per command, imported when `matryo` starts, and heavy imports only inside the commands."""
+"""The command line: one file per command; heavy imports happen inside the commands."""

@@ -1,4 +1,4 @@
-"""The `matryo` program: its commands and global options. Nothing heavy is imported before a command runs."""
+"""The `matryo` program: its commands. Nothing heavy is imported before one of them runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Options of the program itself; `--version` acts in its callback."""

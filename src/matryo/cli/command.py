@@ -1,8 +1,8 @@
 """A typer command from a function whose parameters may be option groups.
 
-In: a function with parameters that typer understands, or that are frozen dataclasses of such fields (`SamplingOptions`, …).
-Out: a function for `app.command` with one parameter an option, that builds the groups, and reports errors as
-`outcome` says. Every command gains `--debug`.
+In: a function with parameters that typer understands, or that are frozen dataclasses of such fields
+(`SamplingOptions`, …). Out: a function for `app.command` with one parameter an option, that builds
+the groups, and reports errors as `outcome` says. Every command gains `--debug`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """One status line below the text that is being written.
 
-In: the text of an answer piece by piece and a status now and then. Out: the text on stdout, the status on stderr, and only
-if stderr is a terminal that understands escape sequences. When both are the same terminal the status lives on the line below the cursor:
-it is drawn there, the cursor returns to the end of the text, and everything below the cursor is erased before more text comes.
+In: the text of an answer piece by piece and a status now and then. Out: the text on stdout, the
+status on stderr, and only if stderr is a terminal that understands escape sequences. When both are
+the same terminal the status lives on the line below the cursor: it is drawn there, the cursor
+returns to the end of the text, and everything below the cursor is erased before more text comes.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from matryo.cli.escape import escape_answer, escape_name
 
 REDRAW_S = 0.2  # seldom enough to be read and to cost nothing beside a decode step
 
-# Make room below without moving (index, cursor up), save the cursor, go down, and come back. IND (ESC D) keeps the column
-# where a line feed would return it.
+# Make room below without moving (index, cursor up), save the cursor, go down, and come back. IND
+# (ESC D) keeps the column where a line feed would return it.
 _BELOW = "\x1bD\x1b[A\x1b7\x1bD\r\x1b[2m{status}\x1b[0m\x1b[K\x1b8"
 _ERASE_BELOW = "\x1b[J"
+_REMARK = "\x1b[2m{text}\x1b[0m\n"
 _HERE = "\r\x1b[2m{status}\x1b[0m\x1b[K"
-_ERASE_HERE = "\r\x1b[K"
+_ERASE_REMARK = "\x1b[2m{text}\x1b[0m\n"
+_HERE = "\r\x1b[K"
 
 
 def understands_escapes(stream: TextIO) -> bool:
@@ -32,7 +35,7 @@ def understands_escapes(stream: TextIO) -> bool:
 
 
 class LiveLine:
-    """Writes an answer to `out` and keeps a status line on `err`; use as a context manager so that the line is erased."""
+    """Writes an answer to `out` and a status line to `err`; leaving the context erases the line."""
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self._out = out or sys.stdout
@@ -42,6 +45,7 @@ class LiveLine:
         self._drawn = False
         self._drawn_at = 0.0
         self._column = 0
+        self._unfinished = True
 
     def __enter__(self) -> LiveLine:
         return self
@@ -55,10 +59,23 @@ class LiveLine:
         if not text:
             return
         self.erase()
+        self._unfinished = not text.endswith("\n")
         self._out.write(text)
         self._out.flush()
         if self._below:
             self._track(text)
+
+    def end_of_answer(self) -> None:
+        """End the last line of the answer if it is not ended."""
+        if self._unfinished:
+            self.write("\n")
+
+    def remark(self, text: str) -> None:
+        """A dim line on stderr after the answer; nothing if stderr is not a terminal."""
+        if self.visible:
+            self.erase()
+            self._err.write(_REMARK.format(text=escape_name(text)))
+            self._err.flush()
 
     def status(self, make: Callable[[], str]) -> None:
         """Draw the status that `make` returns, at most every `REDRAW_S` seconds."""

@@ -8,9 +8,13 @@ from typing import Annotated
 
 import typer
 
-MODEL_HELP = "A packed or Hugging Face directory, or the name of a pulled model; the embedded model if omitted."
+MODEL_HELP = (
+    "A packed or Hugging Face directory, or the name of a pulled model; "
+    "the embedded model if omitted."
+)
 SIZE_HELP = (
-    "Which of the nested models: e2b, e4b or another preset, a plan as plan.json, or a row of a table as table.csv:ROW."
+    "Which of the nested models: a preset such as e2b, a plan as plan.json, "
+    "or a row of a table as table.csv:ROW."
 )
 
 
@@ -32,14 +36,17 @@ class KVKind(StrEnum):
 
 
 ModelOption = Annotated[
-    str | None, typer.Option("-m", "--model", metavar="PATH|NAME", help=MODEL_HELP, show_default=False)
+    str | None,
+    typer.Option("-m", "--model", metavar="PATH|NAME", help=MODEL_HELP, show_default=False),
 ]
 ModelArgument = Annotated[
     str | None, typer.Argument(metavar="[MODEL]", help=MODEL_HELP, show_default=False)
 ]
 SizeOption = Annotated[
     str | None,
-    typer.Option("--size", metavar="SIZE", help=SIZE_HELP, show_default="the largest that the files hold"),
+    typer.Option(
+        "--size", metavar="SIZE", help=SIZE_HELP, show_default="the largest that the files hold"
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 
@@ -52,7 +59,9 @@ class LoadOptions:
     size: SizeOption = None
     weights: Annotated[
         Weights | None,
-        typer.Option(help="Kind of weights a Hugging Face directory is packed to.", show_default="q4"),
+        typer.Option(
+            help="Kind of weights a Hugging Face directory is packed to.", show_default="q4"
+        ),
     ] = None
     kv: Annotated[KVKind, typer.Option(help="Kind of the K/V cache.")] = KVKind.BF16
     threads: Annotated[
@@ -60,43 +69,58 @@ class LoadOptions:
     ] = None
     context: Annotated[
         int | None,
-        typer.Option(min=1, help="Most tokens a session may hold.", show_default="the checkpoint's"),
+        typer.Option(
+            min=1, help="Most tokens a session may hold.", show_default="the checkpoint's"
+        ),
     ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationOptions:
-    """How an answer is generated; what is not given comes from the checkpoint's generation_config.json."""
+    """How an answer is generated; what is not given comes from the checkpoint."""
 
     max_tokens: Annotated[
         int, typer.Option("-n", "--max-tokens", min=1, help="Longest answer, in tokens.")
     ] = 512
     temperature: Annotated[
         float | None,
-        typer.Option(min=0.0, help="0 always takes the likeliest token.", show_default="the checkpoint's"),
+        typer.Option(
+            min=0.0, help="0 always takes the likeliest token.", show_default="the checkpoint's"
+        ),
     ] = None
     top_k: Annotated[
         int | None,
-        typer.Option(min=0, help="Sample from the K likeliest; 0 = all.", show_default="the checkpoint's"),
+        typer.Option(
+            min=0, help="Sample from the K likeliest; 0 = all.", show_default="the checkpoint's"
+        ),
     ] = None
     top_p: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="Sample from the likeliest that sum to P.", show_default="the checkpoint's"
+            min=0.0,
+            max=1.0,
+            help="Sample from the likeliest that sum to P.",
+            show_default="the checkpoint's",
         ),
     ] = None
     min_p: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="Drop tokens below P times the likeliest.", show_default="the checkpoint's"
+            min=0.0,
+            max=1.0,
+            help="Drop tokens below P times the likeliest.",
+            show_default="the checkpoint's",
         ),
     ] = None
     repetition_penalty: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Above 1 discourages repetition.", show_default="the checkpoint's"),
+        typer.Option(
+            min=0.0, help="Above 1 discourages repetition.", show_default="the checkpoint's"
+        ),
     ] = None
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Same seed, same answer.", show_default="a new one each time")
+        int | None,
+        typer.Option(min=0, help="Same seed, same answer.", show_default="a new one each time"),
     ] = None
     stop: Annotated[
         list[str] | None,

@@ -1,6 +1,6 @@
 """How a command ends: exceptions become one line on stderr and an exit code.
 
-0 success · 1 an error of ours or of the system · 2 usage · 130 interrupted · 141 the reader of our output went away.
+0 success · 1 an error · 2 usage · 130 interrupted · 141 the reader of our output went away
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from matryo.cli.escape import escape_name
+import typer
+
+from matryo.cli.escape import escape_answer, escape_name
 
 FAILED = 1
 INTERRUPTED = 130
@@ -19,12 +21,17 @@ PIPE_CLOSED = 141
 
 
 class CommandError(Exception):
-    """A mistake in how a command was used that the option parser cannot see; the message is shown as it is."""
+    """A mistake that the option parser cannot see; the message is shown as it is."""
 
 
 def warn(message: str) -> None:
     """One `warning:` line on stderr."""
     print(f"warning: {escape_name(message)}", file=sys.stderr)
+
+
+def reply(message: str) -> None:
+    """What a command inside a chat says, on stderr; several lines stay several."""
+    print(escape_answer(message), file=sys.stderr)
 
 
 @contextmanager
@@ -33,6 +40,8 @@ def reporting(*, debug: bool) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
+    except (typer.Exit, typer.Abort, typer.BadParameter):
+        raise  # typer's own ways to end, with their own messages
     except BrokenPipeError:
         _discard_stdout()
         raise SystemExit(PIPE_CLOSED) from None
@@ -48,7 +57,7 @@ def reporting(*, debug: bool) -> Iterator[None]:
 
 
 def describe(error: Exception) -> str:
-    """One line for an exception: our own messages as they are, the system's with the file, the rest with their type."""
+    """One line: our messages as they are, the system's with the file, the rest with their type."""
     from matryo.errors import MatryoError
 
     if isinstance(error, (MatryoError, CommandError)):
@@ -65,5 +74,6 @@ def describe(error: Exception) -> str:
 
 
 def _discard_stdout() -> None:
-    # The interpreter flushes stdout once more when it ends; without this it would complain about the closed pipe.
+    # The interpreter flushes stdout once more when it ends; without this it would complain about
+    # the closed pipe.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,7 @@
-"""A progress bar on stderr for work that takes longer than two seconds, and nothing for work that does not.
+"""A progress bar on stderr for work that takes longer than two seconds.
 
-In: calls `bar(done, total)` or `bar(done, total, what)`. Out: a bar if stderr is a terminal; silence otherwise.
+In: calls `bar(done, total)` or `bar(done, total, what)`. Out: a bar if stderr is a terminal;
+silence otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ PATIENCE_S = 2.0  # shorter work needs no bar
 
 
 class Bar:
-    """A progress callback that is a context manager; the bar appears after `PATIENCE_S` and goes when the work is done."""
+    """A progress callback; the bar appears after `PATIENCE_S` and goes when the context ends."""
 
     def __init__(self, label: str, *, unit: str = "") -> None:
         self._label = label
@@ -36,9 +37,14 @@ class Bar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the bar; a later call starts a new one."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+        self._started_at = time.monotonic()
 
     def __call__(self, done: float, total: float | None, what: str = "") -> None:
         """Show that `done` of `total` is done; `what` is being worked on."""
