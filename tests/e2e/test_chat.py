@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.program import Terminal, matryo
+from e2e.program import Terminal, matryo
 
 PROMPT = "> "
 GREEDY = ("--temperature", "0", "-n", "12")

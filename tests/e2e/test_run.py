@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.program import COMMAND, Terminal, environment, matryo
+from e2e.program import COMMAND, Terminal, environment, matryo
 
 SHORT = ("--seed", "3", "-n", "16")
 

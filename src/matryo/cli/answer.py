@@ -51,12 +51,15 @@ class Result:
         }
 
 
-def show(events: Iterable[Event], *, json: bool) -> Result:
-    """Write the events as they come. Raises KernelError if they stop without saying why."""
-    return _show_json(events) if json else _show_text(events)
+def show(events: Iterable[Event], *, json: bool, remark: bool = True) -> Result:
+    """Write the events as they come; `remark`: and a line of figures at the end of a text.
+
+    Raises KernelError if they stop without saying why.
+    """
+    return _show_json(events) if json else _show_text(events, remark=remark)
 
 
-def _show_text(events: Iterable[Event]) -> Result:
+def _show_text(events: Iterable[Event], *, remark: bool) -> Result:
     pieces: list[str] = []
     end: Event | None = None
     with LiveLine() as line:
@@ -67,7 +70,8 @@ def _show_text(events: Iterable[Event]) -> Result:
             end = event
         line.end_of_answer()
         result = _result(pieces, end)
-        line.remark(status(result.end))
+        if remark:
+            line.remark(status(result.end))
     return result
 
 

@@ -21,8 +21,12 @@ def generate(
     options: GenerationOptions,
     *,
     json: bool = False,
+    remark: bool = True,
 ) -> Result:
-    """Show an answer while it comes; Ctrl-C ends it early and is reported in the result."""
+    """Show an answer while it comes; Ctrl-C ends it early and is reported in the result.
+
+    remark: whether a line of figures follows the answer, if stderr is a terminal
+    """
     with interruptible() as cancel, Bar("Reading the prompt", unit="tokens") as bar:
 
         def progress(done: int, total: int) -> None:
@@ -38,4 +42,4 @@ def generate(
             cancel=cancel,
             on_prefill_progress=progress,
         )
-        return show(events, json=json)
+        return show(events, json=json, remark=remark)

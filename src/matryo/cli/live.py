@@ -25,8 +25,7 @@ _BELOW = "\x1bD\x1b[A\x1b7\x1bD\r\x1b[2m{status}\x1b[0m\x1b[K\x1b8"
 _ERASE_BELOW = "\x1b[J"
 _REMARK = "\x1b[2m{text}\x1b[0m\n"
 _HERE = "\r\x1b[2m{status}\x1b[0m\x1b[K"
-_ERASE_REMARK = "\x1b[2m{text}\x1b[0m\n"
-_HERE = "\r\x1b[K"
+_ERASE_HERE = "\r\x1b[K"
 
 
 def understands_escapes(stream: TextIO) -> bool:
