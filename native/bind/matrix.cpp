@@ -33,7 +33,8 @@ StoredShape stored_shape(Kind kind, Layout layout, int64_t rows, int64_t cols) {
   const auto stride = static_cast<size_t>(storage_stride(kind, layout, cols));
   if (is_quantized(kind)) {
     if (layout == kRowsLayout) return {nb::dtype<uint8_t>(), {pieces, stride}, 2};
-    return {nb::dtype<uint8_t>(), {pieces, padded / kGroup, stride / (padded == 0 ? 1 : padded / kGroup)}, 3};
+    const auto group_bytes = static_cast<size_t>(storage_stride(kind, layout, kGroup));
+    return {nb::dtype<uint8_t>(), {pieces, padded / kGroup, group_bytes}, 3};
   }
   const nb::dlpack::dtype type = kind == kF32 ? nb::dtype<float>() : nb::dtype<uint16_t>();
   if (layout == kRowsLayout) return {type, {pieces, padded}, 2};
