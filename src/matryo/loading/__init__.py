@@ -1,0 +1,6 @@
+"""Opening a model: from a path, or nothing, to a `Model`."""
+
+from matryo.loading.load import load
+from matryo.loading.model import Model
+
+__all__ = ["Model", "load"]

@@ -1,0 +1,6 @@
+"""Conversations: `Session`, the `Event`s of its generations, and session files."""
+
+from matryo.session.events import Event, FinishReason, Stats
+from matryo.session.session import Prompt, Session
+
+__all__ = ["Event", "FinishReason", "Prompt", "Session", "Stats"]

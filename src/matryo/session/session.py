@@ -1,0 +1,325 @@
+"""One conversation: text and messages above, token ids below.
+
+In: prompts as text, messages or ids. Out: a stream of `Event`s. A session is its token ids and the K/V cache of a beginning of
+them. The last id is never in the cache: running it gives the logits of the next token, so a session can stop anywhere
+(Ctrl-C, cancel, an error, a saved file) and go on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matryo.engine import CachedSequence, Cancel, F32, Progress
+from matryo.errors import CancelledError, InputError
+from matryo.inputs.detokenize import Detokenizer
+from matryo.inputs.stopping import StopMatcher
+from matryo.plan import Plan
+from matryo.sampling import LogitMask, Sampling, choose
+from matryo.session.events import Clock, Event, FinishReason
+from matryo.session.runtime import Runtime
+
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+"""A text, token ids, or messages ({"role": …, "content": …})."""
+
+
+class Session:
+    """A conversation with a model; made by `Model.session`.
+
+    Not safe for use from two threads at once; several sessions of one model may run in several threads.
+
+    >>> import matryo
+    >>> session = matryo.load().session()
+    >>> events = list(session.generate("The house was", max_tokens=4, sampling=matryo.GREEDY))
+    >>> [event.kind for event in events]
+    ['token', 'token', 'token', 'token', 'done']
+    >>> events[-1].finish_reason, events[-1].stats.generated_tokens
+    ('length', 4)
+    """
+
+    def __init__(self, runtime: Runtime, plan: Plan, *, kv_kind: str) -> None:
+        self._runtime = runtime
+        self._engine = runtime.engine
+        self._kv_kind = kv_kind
+        self._ids: list[int] = []
+        self._plan = plan
+        self._plan_name = runtime.plan_name(plan)
+        self._sequence = self._engine.new_sequence(plan, kv_kind)
+        self._generation = 0
+        self._last_sampling: Sampling | None = None
+
+    def __len__(self) -> int:
+        """Number of token ids."""
+        return len(self._ids)
+
+    @property
+    def ids(self) -> list[int]:
+        """All token ids so far, prompt and answers; a copy."""
+        return list(self._ids)
+
+    @property
+    def num_cached(self) -> int:
+        """How many of the ids are in the K/V cache."""
+        return len(self._sequence)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the K/V pages, those shared with forks included."""
+        return self._sequence.cache.nbytes
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that computes the next token. May be set at any time, to a Plan, a name or a file."""
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: str | Path | Plan) -> None:
+        self._plan = self._runtime.find_plan(plan)
+        known = isinstance(plan, str) and plan in self._runtime.plans
+        self._plan_name = str(plan) if known else self._runtime.plan_name(self._plan)
+
+    @property
+    def plan_name(self) -> str:
+        """Name of the plan, or what it consists of if it has none."""
+        return self._plan_name
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the cache is, bit for bit, what the current plan would have written: see `Plan.same_cache`."""
+        return self._sequence.is_exact(self._plan)
+
+    @property
+    def last_sampling(self) -> Sampling | None:
+        """How the latest generation chose its tokens, its seed included; None before the first."""
+        return self._last_sampling
+
+    def reanchor(self) -> None:
+        """Drop the cache, so that the current plan computes all of it again with the next call: then `is_exact` is true."""
+        self._sequence = self._engine.new_sequence(self._plan, self._kv_kind)
+
+    def prefill(
+        self, prompt: Prompt, *, cancel: Cancel | None = None, on_progress: Progress | None = None
+    ) -> None:
+        """Take a prompt as `generate` does and compute its cache, but choose no token.
+
+        Raises as `generate`, and CancelledError if cancelled; what was computed until then stays.
+        """
+        self._take(self._ids_with(prompt))
+        self._generation += 1
+        self._match_cache()
+        waiting = self._ids[self.num_cached : -1]
+        if waiting:
+            self._engine.prefill(
+                self._sequence, self._plan, waiting, logits="none", cancel=cancel, progress=on_progress
+            )
+
+    def generate(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        max_tokens: int = 256,
+        sampling: Sampling | None = None,
+        stop: str | Iterable[str] = (),
+        logit_mask: LogitMask | None = None,
+        cancel: Cancel | None = None,
+        on_prefill_progress: Progress | None = None,
+    ) -> Iterator[Event]:
+        """Generate an answer, one event a token and a last one that says why it ended.
+
+        prompt: a text continues the session (a new one begins with the begin token) · ids are appended as they are ·
+        messages are the whole conversation: what the session shares with it is kept, the rest replaced ·
+        None goes on where the session is
+        sampling: fields that are None come from the checkpoint · stop: texts that end the answer and are not in it
+        logit_mask: which tokens are allowed · cancel: asked before every step, such as threading.Event
+        Raises at once InputError for prompts, ids or options that cannot be used, CapacityError if the prompt leaves no
+        room for a token; while iterating CheckpointError if the weights give no numbers.
+        """
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        matcher = StopMatcher(stops)
+        if type(max_tokens) is not int or max_tokens < 1:
+            raise InputError(f"max_tokens: expected a whole number from 1, got {max_tokens!r}")
+        if prompt is None and not self._ids:
+            raise InputError("the session is empty and there is no prompt: give one")
+        if prompt is not None:
+            self._take(self._ids_with(prompt))
+        self._engine.check_room(len(self._ids) + 1)
+        chosen = (sampling or Sampling()).resolve(self._runtime.sampling)
+        self._last_sampling = chosen
+        self._generation += 1
+        pieces = _Pieces(self._runtime, matcher, self._ids)
+        return self._stream(
+            pieces, self._generation, max_tokens, chosen, logit_mask, cancel, on_prefill_progress
+        )
+
+    def trim(self, length: int) -> None:
+        """Forget all but the first `length` ids. Raises InputError if there are fewer."""
+        if type(length) is not int or not 0 <= length <= len(self._ids):
+            raise InputError(f"trim: expected a length from 0 to {len(self._ids)}, got {length!r}")
+        del self._ids[length:]
+        self._match_cache()
+
+    def fork(self) -> Session:
+        """An independent copy that shares the cache's pages until one of the two writes to them."""
+        self._match_cache()
+        copy = Session(self._runtime, self._plan, kv_kind=self._kv_kind)
+        copy._ids = list(self._ids)
+        copy._sequence = self._sequence.fork()
+        copy._last_sampling = self._last_sampling
+        return copy
+
+    def save(self, path: str | Path) -> None:
+        """Write the session to a file that `Model.restore` continues, bit for bit. The file appears whole or not at all.
+
+        Raises OSError if it cannot be written.
+        """
+        from matryo.session.stored import StoredSession, write_stored
+
+        self._match_cache()
+        write_stored(
+            Path(path),
+            StoredSession(
+                self._ids, self._plan, self._kv_kind, self._sequence, self._last_sampling, self._runtime.identity
+            ),
+        )
+
+    @classmethod
+    def restore(cls, runtime: Runtime, path: Path) -> Session:
+        """Continue what `save` wrote. Raises CheckpointError if the file is damaged or of another model."""
+        from matryo.session.stored import read_stored
+
+        stored = read_stored(path, runtime)
+        session = cls(runtime, stored.plan, kv_kind=stored.kv_kind)
+        session._ids = stored.ids
+        session._sequence = stored.sequence
+        session._last_sampling = stored.sampling
+        return session
+
+    def _stream(
+        self,
+        pieces: _Pieces,
+        generation: int,
+        max_tokens: int,
+        sampling: Sampling,
+        logit_mask: LogitMask | None,
+        cancel: Cancel | None,
+        on_progress: Progress | None,
+    ) -> Iterator[Event]:
+        started = time.perf_counter()
+        self._match_cache()
+        clock = Clock(started, len(self._ids), self.num_cached)
+        reason: FinishReason | None = None
+        token = None
+        try:
+            logits = self._run_waiting(cancel, on_progress)
+        except CancelledError:
+            reason = "cancelled"
+        clock.prompt_seconds = time.perf_counter() - started
+        while reason is None:
+            token = choose(
+                logits, sampling, self._ids, suppressed=self._runtime.suppressed, logit_mask=logit_mask
+            )
+            plan = self._plan_name
+            self._ids.append(token)
+            now = time.perf_counter()
+            clock.token(now)
+            reason = self._reason_to_stop(token, clock.generated_tokens, max_tokens)
+            if reason == "stop":
+                break
+            text = pieces.add(token)
+            if pieces.stopped:
+                reason = "stop_string"
+            yield Event("token", text, token, clock.generated_tokens - 1, plan, None, clock.stats(now))
+            self._check_current(generation)
+            if reason is None and cancel is not None and cancel.is_set():
+                reason = "cancelled"
+            if reason is None:
+                logits = self._run_waiting(None, None)
+        stats = clock.stats(time.perf_counter())
+        yield Event("done", pieces.finish(), token, clock.generated_tokens, self._plan_name, reason, stats)
+
+    def _reason_to_stop(self, token: int, generated: int, max_tokens: int) -> FinishReason | None:
+        if token in self._runtime.eos_ids:
+            return "stop"
+        if generated >= max_tokens:
+            return "length"
+        return "context" if len(self._ids) >= self._engine.context else None
+
+    def _check_current(self, generation: int) -> None:
+        if generation != self._generation:
+            raise InputError("another generation of this session has begun: read one at a time")
+
+    def _run_waiting(self, cancel: Cancel | None, on_progress: Progress | None) -> F32:
+        """Run what is not in the cache, normally one id; returns the logits (V,) after the last."""
+        self._match_cache()
+        waiting = self._ids[self.num_cached :]
+        if len(waiting) == 1:
+            return self._engine.decode([self._sequence], [self._plan], waiting)[0]
+        logits = self._engine.prefill(
+            self._sequence, self._plan, waiting, cancel=cancel, progress=on_progress
+        )
+        if logits is None:
+            raise InputError("there is nothing to run")
+        return logits[-1]
+
+    def _match_cache(self) -> None:
+        """Make the cache one of a beginning of the ids, without the last, and of the layers that the plan owns."""
+        if self._sequence.cache.owners != self._plan.owners:
+            # A plan with other owner layers finds no K/V of theirs here: all of it has to be computed.
+            self._sequence = self._engine.new_sequence(self._plan, self._kv_kind)
+        self._sequence.trim(max(len(self._ids) - 1, 0))
+
+    def _take(self, ids: list[int]) -> None:
+        """Become `ids`, keeping the cache of what is the same at the beginning."""
+        self._engine.check_ids(ids)
+        self._engine.check_room(len(ids) + 1)
+        same = _common_prefix(self._ids, ids)
+        self._sequence.trim(min(same, len(ids) - 1))
+        self._ids = ids
+
+    def _ids_with(self, prompt: Prompt) -> list[int]:
+        """The session's ids once it has taken a prompt."""
+        if isinstance(prompt, str):
+            tokenizer = self._runtime.text.tokenizer
+            begins = not self._ids and self._runtime.bos_id is not None
+            return self._ids + tokenizer.encode(prompt, bos=begins)
+        given = list(prompt)
+        if given and all(isinstance(item, Mapping) for item in given):
+            text = self._runtime.text.chat_template.render(given)  # type: ignore[arg-type]
+            return self._runtime.text.tokenizer.encode(text)
+        appended = self._engine.check_ids(given)  # type: ignore[arg-type]
+        return self._ids + [int(token) for token in appended]
+
+
+class _Pieces:
+    """Text of the tokens of one answer, without stop strings. Without a tokenizer: no text."""
+
+    def __init__(self, runtime: Runtime, matcher: StopMatcher, ids: Sequence[int]) -> None:
+        self._matcher = matcher
+        self._detokenizer = None
+        if runtime.text.has_tokenizer or matcher.is_active:
+            self._detokenizer = Detokenizer(runtime.text.tokenizer, continues=len(ids) > 0)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string came."""
+        return self._matcher.stopped
+
+    def add(self, token: int) -> str:
+        """Take a token; returns the text that may be shown."""
+        return "" if self._detokenizer is None else self._matcher.add(self._detokenizer.add(token))
+
+    def finish(self) -> str:
+        """The text that was held back."""
+        if self._detokenizer is None:
+            return ""
+        return self._matcher.add(self._detokenizer.finish()) + self._matcher.finish()
+
+
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the longest beginning that both have."""
+    for index, (left, right) in enumerate(zip(first, second, strict=False)):
+        if left != right:
+            return index
+    return min(len(first), len(second))
