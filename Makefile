@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 SOURCES := $(shell find src native -type f -not -name '*.pyc' 2>/dev/null) $(wildcard CMakeLists.txt cmake/*)
 
-.PHONY: run test dev check docs format native clean
+.PHONY: run test dev check docs format native test-native test-arm clean
 
 run: $(VENV)/.installed
 	@$(BIN)/matryo demo
@@ -28,6 +28,20 @@ native:
 	cmake -S . -B build/native -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$$($(PYTHON) -c 'import sys; print(sys.executable)') >/dev/null
 	cmake --build build/native -j $(JOBS)
 	@for module in build/native/_native*.so; do cp $$module src/matryo/.$$(basename $$module).new && mv src/matryo/.$$(basename $$module).new src/matryo/$$(basename $$module); done
+
+# The native test driver, here and for 64-bit ARM under an emulator
+# (apt-get install g++-aarch64-linux-gnu qemu-user).
+test-native:
+	cmake -S . -B build/tests -G Ninja -DMATRYO_MODULE=OFF -DMATRYO_TESTS=ON >/dev/null
+	cmake --build build/tests -j $(JOBS)
+	build/tests/matryo_native_tests
+
+test-arm:
+	cmake -S . -B build/arm -G Ninja -DMATRYO_MODULE=OFF -DMATRYO_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux \
+	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ >/dev/null
+	cmake --build build/arm -j $(JOBS)
+	qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu max build/arm/matryo_native_tests
+	qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu cortex-a53 build/arm/matryo_native_tests
 
 check:
 	$(BIN)/ruff check .
