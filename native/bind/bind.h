@@ -4,9 +4,11 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <chrono>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 #include "kernels.h"
 
@@ -30,6 +32,27 @@ using ConstInts1 = Array<const int32_t, 1>;
 struct Matrix {
   MatrixView view;
   nb::object data;
+};
+
+// Lets other Python threads run. Differs from nb::gil_scoped_release when the interpreter ends meanwhile: CPython up
+// to 3.13 then ends a daemon thread by unwinding its stack, and unwinding through a destructor aborts the process.
+// Such a thread waits here for the end of the process instead, as CPython 3.14 has it wait.
+class ReleasedGil {
+ public:
+  ReleasedGil() : state_(PyEval_SaveThread()) {}
+  ReleasedGil(const ReleasedGil&) = delete;
+  ReleasedGil& operator=(const ReleasedGil&) = delete;
+
+  ~ReleasedGil() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {  // the forced unwinding of pthread_exit, the only thing that arrives here
+      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+  }
+
+ private:
+  PyThreadState* state_;
 };
 
 std::string shape_text(const size_t* shape, size_t dimensions);

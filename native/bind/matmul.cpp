@@ -54,14 +54,14 @@ void matmul_group(const std::vector<const Matrix*>& weights, ConstFloats2 x, std
   for (size_t i = 0; i < weights.size(); ++i) {
     jobs.push_back(job_of(*weights[i], outs[i], "matmul_group", tokens, cols));
   }
-  nb::gil_scoped_release release;
+  ReleasedGil release;
   run_products(x.data(), tokens, cols, jobs);
 }
 
 void matmul(const Matrix& w, ConstFloats2 x, Floats2 out) {
   const auto tokens = static_cast<int64_t>(x.shape(0)), cols = static_cast<int64_t>(x.shape(1));
   const std::vector<ProductJob> jobs = {job_of(w, out, "matmul", tokens, cols)};
-  nb::gil_scoped_release release;
+  ReleasedGil release;
   run_products(x.data(), tokens, cols, jobs);
 }
 
@@ -72,7 +72,7 @@ void logits(const Matrix& head, ConstFloats2 hidden, float softcap, Floats2 out)
   const auto tokens = static_cast<int64_t>(hidden.shape(0)), cols = static_cast<int64_t>(hidden.shape(1));
   std::vector<ProductJob> jobs = {job_of(head, out, "logits", tokens, cols)};
   jobs[0].softcap = softcap;
-  nb::gil_scoped_release release;
+  ReleasedGil release;
   run_products(hidden.data(), tokens, cols, jobs);
 }
 

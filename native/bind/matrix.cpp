@@ -86,14 +86,14 @@ void pack_array(const std::string& kind_text, const std::string& layout_text, Co
   const Layout layout = layout_from_name(layout_text);
   const auto rows = static_cast<int64_t>(dense.shape(0)), cols = static_cast<int64_t>(dense.shape(1));
   expect_stored("pack", out, kind, layout, rows, cols);
-  nb::gil_scoped_release release;
+  ReleasedGil release;
   pack(kind, layout, dense.data(), rows, cols, static_cast<uint8_t*>(out.data()));
 }
 
 void unpack_array(const Matrix& matrix, Floats2 out) {
   expect_shape("unpack", "out", out, {matrix.view.rows, matrix.view.cols});
   const MatrixView view = matrix.view;
-  nb::gil_scoped_release release;
+  ReleasedGil release;
   unpack(view, out.data());
 }
 
@@ -101,14 +101,14 @@ void gather_rows(const Matrix& w, ConstInts1 ids, float scale, Floats2 out) {
   const auto tokens = static_cast<int64_t>(ids.shape(0));
   expect_shape("gather", "out", out, {tokens, w.view.cols});
   const MatrixView view = w.view;
-  nb::gil_scoped_release release;
+  ReleasedGil release;
   gather(view, ids.data(), tokens, scale, out.data());
 }
 
 void advise(const Matrix& w, ConstInts1 ids) {
   expect_layout("advise_rows", w.view, kRowsLayout);
   const MatrixView view = w.view;
-  nb::gil_scoped_release release;
+  ReleasedGil release;
   advise_rows(view, ids.data(), static_cast<int64_t>(ids.shape(0)));
 }
 

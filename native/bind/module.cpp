@@ -59,9 +59,9 @@ void bind_control(nb::module_& module) {
              "Use another instruction set; not while another thread computes. Raises ValueError for an unknown one.");
   module.def("threads", [] { return pool().threads(); }, "Threads of a parallel region.");
   module.def("set_threads", [](int threads) { pool().set_threads(threads); }, nb::arg("threads"),
-             nb::call_guard<nb::gil_scoped_release>(), "Set the number of threads, 1..256. Raises ValueError.");
+             nb::call_guard<ReleasedGil>(), "Set the number of threads, 1..256. Raises ValueError.");
   module.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::arg("threads"), nb::arg("repeats"),
-             nb::call_guard<nb::gil_scoped_release>(),
+             nb::call_guard<ReleasedGil>(),
              "GB/s of reading `bytes` of memory, once for each repeat: the roofline of decoding.");
 }
 

@@ -1,10 +1,10 @@
-"""Packing and unpacking in numpy: the specification of the stored bytes; native `pack` matches them.
+"""Packing and unpacking in numpy: the specification of the stored bytes, also of native `pack`.
 
     R rows · C columns · G groups of 32 columns · PANEL 16 rows
 
 Layouts: docs/architecture.md section 2. Every step is one IEEE operation in float32 in a fixed
-order (no fused multiply-add, sums by halves), so that all instruction sets agree on every byte, also
-where two candidate scales are nearly equal.
+order (no fused multiply-add, sums by halves), so that all instruction sets agree on every byte,
+also where two candidate scales are nearly equal.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def q4_codes(groups: F32) -> Codes:
     largest = np.where(high >= -low, high, low)
     used = np.abs(largest) >= SMALLEST_ABSMAX
     m: F32 = np.where(used, largest, np.float32(1)).astype(np.float32)
-    unit: F32 = np.float32(1) / np.abs(m)
+    unit: F32 = (1 / np.abs(m)).astype(np.float32)
     relative = groups * unit[..., None]
     best_error = np.full(m.shape, np.inf, np.float32)
     best = Codes(np.zeros(groups.shape, np.int8), np.zeros(m.shape, np.uint16))
