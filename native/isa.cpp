@@ -11,6 +11,7 @@ namespace {
 #include "kernels/rows.inc"
 #include "kernels/pack.inc"
 #include "kernels/vector.inc"
+#include "kernels/attention.inc"
 
 constexpr Kernels make_table(const char* name) {
   Kernels table{};
@@ -20,6 +21,7 @@ constexpr Kernels make_table(const char* name) {
   fill_rows(table);
   fill_pack(table);
   fill_vector(table);
+  fill_attention(table);
   return table;
 }
 

@@ -20,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels_attention.h"
 #include "kernels_vector.h"
 
 namespace matryo {
@@ -121,7 +122,7 @@ struct MatrixKernels {
   uint64_t (*read_bytes)(const uint8_t* p, int64_t n);  // sums whatever is there: the bandwidth reference
 };
 
-struct Kernels : MatrixKernels, VectorKernels {
+struct Kernels : MatrixKernels, VectorKernels, AttentionKernels {
   const char* name;
 };
 

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "kernels.h"
+#include "layer.h"
 
 namespace matryo {
 
@@ -32,6 +33,16 @@ using ConstInts1 = Array<const int32_t, 1>;
 struct Matrix {
   MatrixView view;
   nb::object data;
+};
+
+// The Python classes Segment and Layer: views, and the references that keep the weights alive.
+struct Segment {
+  SegmentView view;
+  nb::object gate, up, down;
+};
+struct Layer {
+  LayerView view;
+  nb::object owned;  // a dict of everything the view points into
 };
 
 // Lets other Python threads run. Differs from nb::gil_scoped_release when the interpreter ends meanwhile: CPython up
@@ -83,6 +94,9 @@ inline void expect_layout(const char* where, const MatrixView& w, Layout layout)
 void bind_matrix(nb::module_& module);
 void bind_matmul(nb::module_& module);
 void bind_control(nb::module_& module);
-void bind_blocks(nb::module_& module);
+void bind_layer(nb::module_& module);
+void bind_vector(nb::module_& module);
+void bind_attention(nb::module_& module);
+void bind_feed_forward(nb::module_& module);
 
 }  // namespace matryo

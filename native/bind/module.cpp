@@ -71,5 +71,8 @@ NB_MODULE(_native, module) {
   matryo::bind_control(module);
   matryo::bind_matrix(module);
   matryo::bind_matmul(module);
-  matryo::bind_blocks(module);
+  matryo::bind_layer(module);
+  matryo::bind_vector(module);
+  matryo::bind_attention(module);
+  matryo::bind_feed_forward(module);
 }

@@ -2,6 +2,6 @@
 
 namespace matryo {
 
-void bind_blocks(nb::module_&) {}
+void bind_vector(nb::module_&) {}
 
 }  // namespace matryo

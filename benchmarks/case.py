@@ -1,0 +1,89 @@
+"""What is measured (`Case`) and what comes back (`Result`), both plain JSON objects between
+processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["prefill", "decode", "start", "memory", "switch", "logits", "kernel"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work every contender does in the same way.
+
+    prefill: `prompt` tokens into an empty cache, until the logits of the last one exist. decode:
+    `generate` tokens, one after another, behind `context` cached tokens. start: a new process opens
+    the checkpoint and gives the first token of a `prompt`-token prompt. memory: resident bytes
+    while decoding behind `context` tokens. switch: our own change of size inside a session. kernel:
+    one native product. logits: for the agreement check.
+    """
+
+    kind: Kind
+    size: str
+    prompt: int = 0
+    generate: int = 0
+    context: int = 0
+    cold: bool = False
+    """start: the checkpoint's pages are dropped from the page cache first."""
+    note: str = ""
+    """kernel: its name. logits: the path of the .npz to write."""
+
+    @property
+    def title(self) -> str:
+        match self.kind:
+            case "prefill":
+                return f"{self.size} prefill {self.prompt}"
+            case "decode":
+                return f"{self.size} decode {self.generate} at {self.context}"
+            case "start":
+                return f"{self.size} {'cold' if self.cold else 'warm'} start to first token of {self.prompt}"
+            case "memory":
+                return f"{self.size} resident at context {self.context}"
+            case "switch":
+                return f"{self.size} switch at {self.context}"
+            case "kernel":
+                return f"{self.note} T={self.prompt}"
+            case "logits":
+                return f"{self.size} logits of {self.prompt}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One repetition: `tokens` in `seconds`, with the memory of the process that did it."""
+
+    seconds: float
+    tokens: int = 0
+    resident_bytes: int = 0
+    peak_bytes: int = 0
+    details: dict[str, float | str] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the checkpoints and programs are, and how many threads everybody gets."""
+
+    models: str
+    threads: int = 2
+    rounds: int = 9
+    weights: str = "q4"
+    """Our packed kind; the others run the fastest file of theirs."""
+    ours: str = ""
+    """Our checkpoint; empty = the first of e4b-q4, {size}-q4, {size}-hf inside `models`."""
+    llama: str = ""
+    """Folder with llama-bench and llama-perplexity; empty = search PATH."""
+
+    @property
+    def models_path(self) -> Path:
+        return Path(self.models)

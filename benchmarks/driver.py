@@ -1,0 +1,121 @@
+"""Runs contenders beside each other: one process each, rounds interleaved, the state of the machine
+noted every time.
+
+In: contender names, a case, a number of rounds. Out: a list of `Measurement`, in time order; round
+0 is discarded by whoever reads them. Before and after each repetition the read bandwidth is
+measured, and the share of processor time that other processes took during it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from . import contention
+from .bandwidth import Probe
+from .case import Case, Options, Result
+
+
+class Refused(Exception):
+    """The contender cannot do the case, or failed at it; carries the reason."""
+
+
+class Worker:
+    """A contender's process."""
+
+    def __init__(self, name: str, options: Options) -> None:
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", name, json.dumps(asdict(options))],
+            cwd=Path(__file__).parent.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, case: Case) -> Result:
+        """One repetition. Raises Refused with the contender's own words."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(asdict(case)) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise Refused(f"{self.name}'s process has ended") from None
+        line = self.process.stdout.readline()
+        if not line:
+            raise Refused(f"{self.name}'s process ended with {self.process.wait()}")
+        reply: dict[str, Any] = json.loads(line)
+        if "result" not in reply:
+            raise Refused(reply.get("unsupported") or reply.get("error") or "no answer")
+        return Result(**reply["result"])
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=120)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One repetition of one contender and what the machine was doing."""
+
+    round: int
+    contender: str
+    result: Result
+    bandwidth_before: float
+    bandwidth_after: float
+    others: float
+    """Share of all processor time used by other processes, 0 to 1."""
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def availability(names: Sequence[str], options: Options) -> dict[str, str]:
+    """Reason why each contender cannot run; empty = it can."""
+    reasons = {}
+    for name in names:
+        contender: Any = importlib.import_module(f"benchmarks.contenders.{name}")
+        can, reason = contender.available(options)
+        reasons[name] = "" if can else reason
+    return reasons
+
+
+def interleave(
+    workers: Sequence[Worker],
+    case: Case,
+    rounds: int,
+    probe: Probe,
+    progress: Callable[[Measurement], None],
+) -> tuple[list[Measurement], dict[str, str]]:
+    """Rounds 0..`rounds` of A B ... A B ...: (measurements, reason for each contender that dropped
+    out).
+    """
+    measurements: list[Measurement] = []
+    dropped: dict[str, str] = {}
+    for index in range(rounds + 1):
+        for worker in workers:
+            if worker.name in dropped:
+                continue
+            before = probe.measure()
+            start = contention.sample()
+            try:
+                result = worker.run(case)
+            except Refused as reason:
+                dropped[worker.name] = str(reason)
+                continue
+            share = contention.share_of_others(start, contention.sample())
+            measurement = Measurement(index, worker.name, result, before, probe.measure(), share)
+            measurements.append(measurement)
+            progress(measurement)
+    return measurements, dropped

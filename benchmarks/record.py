@@ -1,0 +1,95 @@
+"""Result files: one JSON document a run in `benchmarks/results/`.
+
+In: what the driver measured. Out: `SUITE-DATE-COMMIT.json`, read again by the report, which takes
+the newest of every case.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from . import machine
+from .case import Case, Options
+from .driver import Measurement
+
+FORMAT = 1
+RESULTS = Path(__file__).parent / "results"
+
+
+def of_case(
+    case: Case, measurements: Sequence[Measurement], dropped: Mapping[str, str]
+) -> dict[str, object]:
+    """The record of one case; floats shortened to what they are worth."""
+    return {
+        "case": asdict(case),
+        "title": case.title,
+        "measurements": [one.to_json() for one in measurements],
+        "dropped": dict(dropped),
+    }
+
+
+def rounded(value: Any) -> Any:
+    """Every float of a JSON value with six significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(inner) for inner in value]
+    return value
+
+
+def save(
+    suite: str,
+    options: Options,
+    unavailable: Mapping[str, str],
+    records: Sequence[Mapping[str, object]],
+    folder: Path = RESULTS,
+) -> dict[str, object]:
+    """Write the result file and return its content (with `file`). Paths of this machine are left
+    out.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    described = machine.describe()
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "suite": suite,
+        "time": now.isoformat(timespec="seconds"),
+        "machine": described,
+        "threads": options.threads,
+        "weights": options.weights,
+        "unavailable": dict(unavailable),
+        "cases": [rounded(dict(one)) for one in records],
+    }
+    commit = str(described["commit"]).replace("+", "-changed") or "nocommit"
+    name = f"{suite}-{now:%Y%m%d-%H%M%S}-{commit}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(document, indent=1) + "\n")
+    return {"file": name, **document}
+
+
+def newest(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
+    """The latest record of every case, by suite; each carries the `document` it comes from.
+
+    Raises ValueError for a file of another format.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    documents = []
+    for path in folder.glob("*.json"):
+        document: dict[str, Any] = json.loads(path.read_text())
+        if document.get("format") != FORMAT:
+            raise ValueError(
+                f"{path.name} has format {document.get('format')!r}, this program reads {FORMAT}"
+            )
+        documents.append(document)
+    for document in sorted(documents, key=lambda one: str(one["time"])):
+        origin = {key: value for key, value in document.items() if key != "cases"}
+        for one in document["cases"]:
+            key = one.get("title") or one["size"]
+            found.setdefault(document["suite"], {})[key] = {**one, "document": origin}
+    return {suite: list(by_case.values()) for suite, by_case in found.items()}

@@ -1,0 +1,1 @@
+"""Files of weights: bytes in, arrays out. Nothing here knows how a model computes."""

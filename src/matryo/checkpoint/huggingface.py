@@ -1,0 +1,295 @@
+"""A Hugging Face directory of Gemma 3n weights as named float32 blocks.
+
+In: a directory with `config.json` and `model.safetensors`, alone or sharded with an index; text-only or multimodal; bf16,
+f16 or f32. Out: `HuggingFaceSource`, which gives row ranges of text tensors by canonical name (the name below the
+language model, such as `layers.0.mlp.up_proj.weight`). Names and shapes are checked before anything is read; only JSON
+and safetensors are ever parsed, so a checkpoint cannot run code.
+Source of names and shapes: transformers `modeling_gemma3n.py`; K/V tensors of reader layers are shipped but dead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matryo.checkpoint.safetensors import SafetensorsFile
+from matryo.config import NUM_STREAMS, TextConfig
+from matryo.errors import CheckpointError
+
+F32 = npt.NDArray[np.float32]
+
+_FLOATS = ("BF16", "F16", "F32")
+_TEXT_PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.", "")
+_OTHER_TOWERS = (
+    "vision_tower.", "audio_tower.", "embed_vision.", "embed_audio.", "multi_modal_projector.",
+)  # fmt: skip
+_MAX_INDEX_BYTES = 64 << 20
+
+LAYER_VECTORS = {
+    "router_norm": "altup.router_norm.weight",
+    "router": "altup.modality_router.weight",
+    "prediction_coefs": "altup.prediction_coefs.weight",
+    "correction_coefs": "altup.correction_coefs.weight",
+    "correct_output_scale": "altup.correct_output_scale",
+    "input_norm": "input_layernorm.weight",
+    "post_attention_norm": "post_attention_layernorm.weight",
+    "pre_ffn_norm": "pre_feedforward_layernorm.weight",
+    "post_ffn_norm": "post_feedforward_layernorm.weight",
+    "post_ple_norm": "post_per_layer_input_norm.weight",
+    "post_laurel_norm": "laurel.post_laurel_norm.weight",
+    "q_norm": "self_attn.q_norm.weight",
+    "k_norm": "self_attn.k_norm.weight",
+}
+LAYER_MATRICES = {
+    "q": "self_attn.q_proj.weight",
+    "k": "self_attn.k_proj.weight",
+    "v": "self_attn.v_proj.weight",
+    "o": "self_attn.o_proj.weight",
+    "laurel_left": "laurel.linear_left.weight",
+    "laurel_right": "laurel.linear_right.weight",
+    "ple_gate": "per_layer_input_gate.weight",
+    "ple_projection": "per_layer_projection.weight",
+}
+FFN_MATRICES = {
+    "gate": "mlp.gate_proj.weight",
+    "up": "mlp.up_proj.weight",
+    "down": "mlp.down_proj.weight",
+}
+OWNER_ONLY = frozenset({"k", "v", "k_norm"})
+
+
+class HuggingFaceSource:
+    """An open checkpoint directory. Raises CheckpointError for anything missing, misshapen, unknown or unreadable."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = TextConfig.from_file(directory / "config.json")
+        self.files = tuple(SafetensorsFile(path) for path in _weight_files(directory))
+        self._where = _locate(directory, self.files)
+        prefix = _text_prefix(self._where)
+        self.shapes = text_shapes(self.config)
+        self._names = {name: prefix + name for name in self.shapes}
+        self.others = self._classify(prefix)
+        for name, shape in self.shapes.items():
+            self._check(name, shape)
+
+    @property
+    def identity(self) -> str:
+        """A hash of the config and of the files' headers, sizes and times: changes when the checkpoint does."""
+        parts: list[Any] = [hashlib.sha256((self.directory / "config.json").read_bytes()).hexdigest()]
+        for file in self.files:
+            parts.append((file.path.name, file.num_bytes, file.path.stat().st_mtime_ns, file.header_sha256))
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def read(self, name: str, rows: slice = slice(None)) -> F32:
+        """Rows of text tensor `name` as float32, copied; a vector counts as rows of one value."""
+        return self.read_raw(self._names[name], rows)
+
+    def read_columns(self, name: str, cols: slice) -> F32:
+        """Columns of a text matrix as float32 (rows, cols), copied."""
+        file = self._where[self._names[name]]
+        info = file.info(self._names[name])
+        return _float32(info.dtype, file.array(self._names[name])[:, cols])
+
+    def forget(self, name: str, rows: slice = slice(None)) -> None:
+        """Lets the system drop the pages of rows already read."""
+        self.forget_raw(self._names[name], rows)
+
+    def read_raw(self, full_name: str, rows: slice = slice(None)) -> F32:
+        """As `read`, by the name in the file (for tensors outside the language model)."""
+        file = self._where[full_name]
+        return _float32(file.info(full_name).dtype, file.array(full_name)[rows])
+
+    def forget_raw(self, full_name: str, rows: slice = slice(None)) -> None:
+        """As `forget`, by the name in the file."""
+        file = self._where[full_name]
+        shape = file.info(full_name).shape
+        if not shape or not shape[0]:
+            return
+        row_bytes = (file.info(full_name).end - file.info(full_name).start) // shape[0]
+        first, last, _ = rows.indices(shape[0])
+        file.forget(full_name, first * row_bytes, last * row_bytes)
+
+    def file_of(self, full_name: str) -> SafetensorsFile:
+        """The file that holds a tensor, by its name in the file."""
+        return self._where[full_name]
+
+    def full_name(self, name: str) -> str:
+        """The name in the file of a text tensor."""
+        return self._names[name]
+
+    @property
+    def all_names(self) -> Iterable[str]:
+        """Every tensor name, as in the files."""
+        return self._where.keys()
+
+    def find_other(self, ending: str) -> str | None:
+        """The full name of a tensor outside the language model, by how it ends; None if there is none."""
+        return next((name for name in self.others if name.endswith(ending)), None)
+
+    def _classify(self, prefix: str) -> tuple[str, ...]:
+        """Names outside the language model. Raises CheckpointError for a text tensor nobody knows."""
+        known = set(self._names.values())
+        dead = {prefix + name for name in _dead_names(self.config)}
+        others = []
+        for name in self._where:
+            if name in known or name in dead:
+                continue
+            if any(tower in name for tower in _OTHER_TOWERS):
+                others.append(name)
+            elif name.endswith("lm_head.weight"):
+                self._check_tied(name)
+            else:
+                raise CheckpointError(
+                    "unknown tensor: it may change the arithmetic, so it is not ignored",
+                    file=str(self._where[name].path), tensor=name,
+                )  # fmt: skip
+        return tuple(others)
+
+    def _check(self, name: str, shape: tuple[int, ...]) -> None:
+        full = self._names[name]
+        if full not in self._where:
+            raise CheckpointError("tensor is missing", file=str(self.directory), tensor=full, expected=str(shape))
+        file = self._where[full]
+        info = file.info(full)
+        if info.shape != shape:
+            raise CheckpointError(
+                "wrong shape", file=str(file.path), tensor=full, expected=str(shape), got=str(info.shape)
+            )
+        if info.dtype not in _FLOATS:
+            raise CheckpointError(
+                "wrong dtype", file=str(file.path), tensor=full, expected=" or ".join(_FLOATS), got=info.dtype
+            )
+
+    def _check_tied(self, head: str) -> None:
+        """The output head is tied to the embedding; a separate one must be the same."""
+        embed = self._names["embed_tokens.weight"]
+        if embed not in self._where:
+            return
+        one, two = self._where[head].array(head), self._where[embed].array(embed)
+        if one.shape != two.shape or one.dtype != two.dtype or not np.array_equal(one, two):
+            raise CheckpointError(
+                "differs from embed_tokens: Gemma 3n ties its output head to the embedding",
+                file=str(self._where[head].path), tensor=head,
+            )  # fmt: skip
+
+
+def text_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> shape of every text tensor that is used."""
+    width, ple, layers = config.hidden_size, config.ple_dim, config.num_layers
+    shapes: dict[str, tuple[int, ...]] = {
+        "embed_tokens.weight": (config.vocab_size, width),
+        "embed_tokens_per_layer.weight": (config.ple_vocab_size, layers * ple),
+        "per_layer_model_projection.weight": (layers * ple, width),
+        "per_layer_projection_norm.weight": (ple,),
+        "norm.weight": (width,),
+    }
+    for i in range(NUM_STREAMS - 1):
+        shapes[f"altup_projections.{i}.weight"] = (width, width)
+        shapes[f"altup_unembed_projections.{i}.weight"] = (width, width)
+    for layer in range(layers):
+        shapes |= _layer_shapes(config, layer)
+    return shapes
+
+
+def _layer_shapes(config: TextConfig, layer: int) -> dict[str, tuple[int, ...]]:
+    width, ple, rank = config.hidden_size, config.ple_dim, config.laurel_rank
+    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    units = config.ffn_width[layer]
+    vectors: dict[str, tuple[int, ...]] = dict.fromkeys(LAYER_VECTORS, (width,))
+    vectors |= {
+        "router": (NUM_STREAMS, width),
+        "prediction_coefs": (NUM_STREAMS**2, NUM_STREAMS),
+        "correction_coefs": (NUM_STREAMS, NUM_STREAMS),
+        "q_norm": (config.head_dim,),
+        "k_norm": (config.head_dim,),
+    }
+    matrices = {
+        "q": (queries, width), "k": (keys, width), "v": (keys, width), "o": (width, queries),
+        "laurel_left": (rank, width), "laurel_right": (width, rank), "ple_gate": (ple, width),
+        "ple_projection": (width, ple), "gate": (units, width), "up": (units, width), "down": (width, units),
+    }  # fmt: skip
+    names = LAYER_VECTORS | LAYER_MATRICES | FFN_MATRICES
+    return {
+        f"layers.{layer}.{names[key]}": shape
+        for key, shape in (vectors | matrices).items()
+        if layer < config.num_owners or key not in OWNER_ONLY
+    }
+
+
+def _dead_names(config: TextConfig) -> set[str]:
+    """K/V tensors of layers that read another layer's K/V: shipped, never used."""
+    dead = [name for key, name in (LAYER_VECTORS | LAYER_MATRICES).items() if key in OWNER_ONLY]
+    return {f"layers.{n}.{name}" for n in range(config.num_owners, config.num_layers) for name in dead}
+
+
+def _float32(dtype: str, values: npt.NDArray[Any]) -> F32:
+    if dtype == "BF16":
+        wide = values.astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
+    return values.astype(np.float32)
+
+
+def _text_prefix(where: Mapping[str, SafetensorsFile]) -> str:
+    for prefix in _TEXT_PREFIXES:
+        if prefix + "embed_tokens.weight" in where:
+            return prefix
+    raise CheckpointError("no language model: embed_tokens.weight is missing under any known prefix")
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if index.is_file():
+        return [directory / name for name in sorted(set(_read_index(index).values()))]
+    if single.is_file():
+        return [single]
+    if not directory.is_dir():
+        raise CheckpointError("no such directory", file=str(directory))
+    pickles = any(directory.glob("*.bin")) or any(directory.glob("*.pt")) or any(directory.glob("*.pth"))
+    hint = "; pickled weights can run code and are never read, convert them to safetensors" if pickles else ""
+    raise CheckpointError(f"no model.safetensors and no model.safetensors.index.json{hint}", file=str(directory))
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        if path.stat().st_size > _MAX_INDEX_BYTES:
+            raise ValueError(f"larger than {_MAX_INDEX_BYTES} bytes")
+        document = json.loads(path.read_text(encoding="utf-8"))
+        weight_map = document["weight_map"] if isinstance(document, dict) else None
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"not a shard index: {error}", file=str(path)) from error
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError("weight_map must be an object of tensor name to file", file=str(path))
+    for tensor, name in weight_map.items():
+        plain = isinstance(name, str) and name == PurePosixPath(name).name and "\\" not in name
+        if not plain or not name.endswith(".safetensors"):
+            raise CheckpointError(
+                "a shard must be a .safetensors file in the same directory",
+                file=str(path), tensor=tensor[:200], got=repr(name)[:80],
+            )  # fmt: skip
+    return weight_map
+
+
+def _locate(directory: Path, files: Iterable[SafetensorsFile]) -> dict[str, SafetensorsFile]:
+    """Tensor name -> file; what the index says must be where it says."""
+    where: dict[str, SafetensorsFile] = {}
+    for file in files:
+        for name in file.tensors:
+            if name in where:
+                raise CheckpointError(
+                    f"also in {where[name].path.name}", file=str(file.path), tensor=name[:200]
+                )
+            where[name] = file
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        for name, shard in _read_index(index).items():
+            if name not in where or where[name].path.name != shard:
+                raise CheckpointError("the index names a tensor the shard lacks", file=str(directory / shard), tensor=name[:200])
+    return where

@@ -1,0 +1,211 @@
+"""A packed model: a directory of one safetensors file a shell and a manifest.
+
+In: a directory that `convert` wrote. Out: `PackedModel`: zero-copy arrays by name, the shells that are present, and what the
+manifest says. Opening checks sizes and headers; `verify` reads every byte and compares checksums. The first shell alone
+is a working model; outer shells may be added or taken away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from matryo.checkpoint.safetensors import SafetensorsFile
+from matryo.config import GROUP, TextConfig
+from matryo.errors import CheckpointError, PlanError
+from matryo.plan import Plan
+from matryo.quantize import WEIGHTS
+
+Array = npt.NDArray[Any]
+Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, what
+
+MANIFEST = "matryo.json"
+FORMAT, FORMAT_VERSION = "matryo-packed", 1
+_MAX_MANIFEST_BYTES = 16 << 20
+_HASH_BLOCK = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShellEntry:
+    """One file of a packed model, as the manifest describes it."""
+
+    name: str
+    file: str
+    bytes: int
+    sha256: str
+    header_sha256: str
+    plan: dict[str, list[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """`matryo.json`. `source` tells where the weights came from: free text for people, an identity for programs."""
+
+    format: str
+    format_version: int
+    matryo_version: str
+    weights: str
+    group: int
+    source: dict[str, str]
+    shells: tuple[ShellEntry, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+class PackedModel:
+    """An open packed directory. Raises CheckpointError naming the file (and tensor) that does not fit."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.manifest = read_manifest(directory)
+        self.config = TextConfig.from_file(directory / "config.json")
+        present = [entry for entry in self.manifest.shells if (directory / entry.file).exists()]
+        if self.manifest.shells[0] not in present:
+            raise CheckpointError("the first shell is missing", file=str(directory / self.manifest.shells[0].file))
+        chain = list(self.manifest.shells[: len(present)])
+        if present != chain:
+            missing = next(entry for entry in self.manifest.shells if entry not in present)
+            raise CheckpointError(
+                f"an inner shell is missing; add it, or take {present[-1].file} away",
+                file=str(directory / missing.file),
+            )
+        self.entries = tuple(chain)
+        self.missing = tuple(entry for entry in self.manifest.shells if entry not in present)
+        self.shells = tuple(self._plan(entry) for entry in self.manifest.shells)[: len(chain)]
+        self.files = tuple(_open_shell(directory, entry) for entry in chain)
+
+    @property
+    def weights(self) -> str:
+        return self.manifest.weights
+
+    @property
+    def identity(self) -> str:
+        """A hash that changes with any weight or the config, without reading the weights."""
+        config = (self.directory / "config.json").read_bytes()
+        parts = [hashlib.sha256(config).hexdigest(), *(entry.sha256 for entry in self.manifest.shells)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def tensors(self) -> dict[str, Array]:
+        """Packed tensors by name: read-only views of the mapped files."""
+        found: dict[str, Array] = {}
+        for file in self.files:
+            for name in file.tensors:
+                if name in found:
+                    raise CheckpointError("tensor is in two shells", file=str(file.path), tensor=name)
+                found[name] = file.array(name)
+        return found
+
+    def verify(self, progress: Progress | None = None) -> None:
+        """Reads every byte. Raises CheckpointError naming the first file whose checksum is not the manifest's."""
+        total = sum(entry.bytes for entry in self.entries)
+        done = 0
+        for entry in self.entries:
+            report = None if progress is None else _offset(progress, done, total, entry.file)
+            got = hash_file(self.directory / entry.file, report)
+            if got != entry.sha256:
+                raise CheckpointError(
+                    "damaged: convert or copy it again",
+                    file=str(self.directory / entry.file), expected=entry.sha256, got=got,
+                )  # fmt: skip
+            done += entry.bytes
+
+    def _plan(self, entry: ShellEntry) -> Plan:
+        try:
+            return Plan.from_json(entry.plan, self.config)
+        except PlanError as error:
+            raise CheckpointError(f"plan of shell {entry.name!r}: {error}", file=str(self.directory / MANIFEST)) from error
+
+
+def is_packed(directory: Path) -> bool:
+    """Whether `directory` looks like a packed model."""
+    return (directory / MANIFEST).is_file()
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Parses matryo.json strictly. Raises CheckpointError for anything unknown, missing or of the wrong type."""
+    path = directory / MANIFEST
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ValueError(f"larger than {_MAX_MANIFEST_BYTES} bytes")
+        document = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(**_exactly(Manifest, document))
+        shells = tuple(ShellEntry(**_exactly(ShellEntry, entry)) for entry in document["shells"])
+        manifest = Manifest(**{**_exactly(Manifest, document), "shells": shells})
+        _check_values(manifest)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"not a manifest this version reads: {error}", file=str(path)) from error
+    return manifest
+
+
+def hash_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file, read in blocks. Raises CheckpointError if it cannot be read."""
+    digest, done = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_HASH_BLOCK):
+                digest.update(block)
+                done += len(block)
+                if progress is not None:
+                    progress(done)
+    except OSError as error:
+        raise CheckpointError(f"cannot read: {error.strerror}", file=str(path)) from error
+    return digest.hexdigest()
+
+
+def _offset(progress: Progress, start: int, total: int, name: str) -> Callable[[int], None]:
+    return lambda done: progress(start + done, total, name)
+
+
+def _open_shell(directory: Path, entry: ShellEntry) -> SafetensorsFile:
+    file = SafetensorsFile(directory / entry.file)
+    for what, expected, got in (
+        ("size", str(entry.bytes), str(file.num_bytes)),
+        ("header", entry.header_sha256, file.header_sha256),
+    ):
+        if expected != got:
+            raise CheckpointError(
+                f"{what} is not the manifest's: another file, or damaged",
+                file=str(file.path), expected=expected, got=got,
+            )  # fmt: skip
+    return file
+
+
+def _exactly(cls: type[Any], document: object) -> dict[str, Any]:
+    """The document if its keys are exactly the fields of `cls` with values of the plain types. Raises ValueError."""
+    if not isinstance(document, dict):
+        raise ValueError(f"expected an object, got {type(document).__name__}")
+    names = {field.name for field in fields(cls)}
+    if set(document) != names:
+        odd = sorted(set(document) ^ names)[0]
+        raise ValueError(f"key {odd!r} is {'unknown' if odd in document else 'missing'}")
+    wanted: dict[str, type] = {
+        "str": str, "int": int, "dict[str, str]": dict, "dict[str, list[int]]": dict,
+        "tuple[ShellEntry, ...]": list,
+    }  # fmt: skip
+    for field in fields(cls):
+        if type(document[field.name]) is not wanted[str(field.type)]:
+            raise ValueError(f"{field.name} is {document[field.name]!r:.80}; expected {field.type}")
+    return document
+
+
+def _check_values(manifest: Manifest) -> None:
+    if manifest.format != FORMAT or manifest.format_version != FORMAT_VERSION:
+        raise ValueError(
+            f"format {manifest.format!r} version {manifest.format_version}; this program reads "
+            f"{FORMAT} version {FORMAT_VERSION}"
+        )
+    if manifest.group != GROUP or manifest.weights not in WEIGHTS:
+        raise ValueError(f"weights {manifest.weights!r} in groups of {manifest.group}")
+    if not manifest.shells:
+        raise ValueError("no shells")
+    for entry in manifest.shells:
+        if entry.file != Path(entry.file).name or not entry.file.endswith(".safetensors"):
+            raise ValueError(f"shell file {entry.file!r} must be a .safetensors name without a directory")

@@ -1,0 +1,79 @@
+"""Parity tests run over the numpy twins and over the native kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from helpers.runs import our_model
+from helpers.tiny import sliced_model
+from transformers import Gemma3nForCausalLM
+
+from matryo.model import TextModel
+from matryo.plan import Plan, presets
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "parity" in item.path.parts:
+            item.add_marker(pytest.mark.parity)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """Both sides share the cores of one machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def models(tiny_hf_model: Gemma3nForCausalLM) -> Callable[[str], TextModel]:
+    """`models("native")`, `models("reference")`: the tiny model in our hands, f32 weights."""
+    made: dict[str, TextModel] = {}
+
+    def get(ops: str) -> TextModel:
+        if ops not in made:
+            made[ops] = our_model(tiny_hf_model, ops)
+        return made[ops]
+
+    return get
+
+
+@pytest.fixture(scope="session", params=["reference", "native"])
+def ours(request: pytest.FixtureRequest, models: Callable[[str], TextModel]) -> TextModel:
+    return models(request.param)
+
+
+def plans_of(model: TextModel) -> dict[str, Plan]:
+    """The kinds of slice there are: everything, the released cut, skipping alone, mixed widths, skipped owners."""
+    config = model.config
+    full = presets(config)["full"]
+    kept = (*range(5), *range(10, 15))
+    mixed = tuple(64 * (1 + layer % 3) for layer in range(15))
+    owners = (1, 3, 4, 5, 7, 9, 11, 14)
+    return {
+        "full": full,
+        "e2b": presets(config)["e2b"],
+        "skip": Plan(kept, (192,) * 10, 5),
+        "mixed": Plan(tuple(range(15)), mixed, 5),
+        "owners": Plan(owners, (192, 96, 32, 160, 192, 64, 128, 192), 5),
+    }
+
+
+PLAN_NAMES = ["full", "e2b", "skip", "mixed", "owners"]
+
+
+@pytest.fixture(scope="session")
+def slices(
+    tiny_hf_model: Gemma3nForCausalLM, models: Callable[[str], TextModel]
+) -> Callable[[str], Gemma3nForCausalLM]:
+    """`slices("e2b")`: the plan as its own transformers model."""
+    made: dict[str, Gemma3nForCausalLM] = {"full": tiny_hf_model}
+
+    def get(name: str) -> Gemma3nForCausalLM:
+        if name not in made:
+            plan = plans_of(models("reference"))[name]
+            made[name] = sliced_model(tiny_hf_model, plan.layers, plan.ffn_width)
+        return made[name]
+
+    return get
