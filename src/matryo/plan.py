@@ -22,6 +22,7 @@ from matryo.errors import PlanError
 
 _E2B_SHAPE = (2048, 30, 20, 8192)  # hidden size, layers, owners, FFN width of the released small checkpoint
 _MAX_ENTRIES, _MAX_WIDTH, _MAX_CELL = 4096, 1 << 20, 1 << 16
+_MAX_PLANS, _MAX_SHELLS = 64, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,8 @@ def read_plans(path: Path, config: TextConfig) -> dict[str, Plan]:
     document = _read_json(path)
     if not isinstance(document, dict):
         raise PlanError(f"{path} must hold an object: plan name to plan")
+    if len(document) > _MAX_PLANS:
+        raise PlanError(f"{path} holds {len(document)} plans; at most {_MAX_PLANS} are read")
     for name, entry in document.items():
         try:
             plans[name] = Plan.from_json(entry, config)
@@ -183,6 +186,33 @@ def find_plan(wanted: str, plans: Mapping[str, Plan], config: TextConfig) -> Pla
     if wanted == "e4b" and _is_e2b(config):
         raise PlanError("this checkpoint is E2B, cut out of E4B; it holds no e4b. Use e2b, or an E4B checkpoint")
     raise PlanError(f"no plan named {wanted!r}; there are {', '.join(sorted(plans))}, or give a .json file")
+
+
+def rungs(shells: Iterable[Plan], layer: int) -> tuple[int, ...]:
+    """The distinct FFN widths of a layer over the shells, ascending: where its segments end."""
+    widths = {dict(zip(s.layers, s.ffn_width, strict=True)).get(layer, 0) for s in shells}
+    return tuple(sorted(widths - {0}))
+
+
+def shell_chain(plans: Mapping[str, Plan], config: TextConfig) -> dict[str, Plan]:
+    """The plans that become shells: each contained in the next, the last one everything the checkpoint has.
+
+    The longest such chain among the plans, so that most of them read whole files; a long one is thinned evenly, because
+    every shell is a file and a further piece of each FFN product. Keys are the first names of the plans.
+    """
+    full = full_plan(config)
+    names: dict[Plan, str] = {}
+    for name, plan in plans.items():
+        names.setdefault(plan, name)
+    names.setdefault(full, "full")
+    best: dict[Plan, list[Plan]] = {}
+    for plan in sorted(names, key=lambda p: (sum(p.ffn_width), len(p.layers))):
+        below = (chain for inner, chain in best.items() if plan.contains(inner))
+        best[plan] = [*max(below, key=len, default=[]), plan]
+    chain = best[full]
+    if len(chain) > _MAX_SHELLS:
+        chain = [chain[round(i * (len(chain) - 1) / (_MAX_SHELLS - 1))] for i in range(_MAX_SHELLS)]
+    return {names[plan]: plan for plan in chain}
 
 
 def _is_e2b(config: TextConfig) -> bool:

@@ -79,11 +79,6 @@ class Sampling:
         return cls(**document)
 
 
-# What Gemma 3n's generation_config.json says; used where a checkpoint has none.
-GEMMA_SAMPLING = Sampling(temperature=1.0, top_k=64, top_p=0.95, min_p=0.0, repetition_penalty=1.0)
-GREEDY = Sampling(temperature=0.0)
-
-
 def default_sampling(generation_config: Mapping[str, Any]) -> Sampling:
     """Defaults of a checkpoint. `do_sample: false` means greedy. Raises ConfigError for bad values."""
     if generation_config.get("do_sample") is False:
@@ -227,3 +222,8 @@ def _check_integer(name: str, value: int | None, high: int | None) -> None:
     if not inside or (high is not None and value > high):
         allowed = f"0 <= {name}" + (f" <= {high}" if high is not None else "")
         raise ConfigError(f"{name}: expected a whole number in {allowed}, got {value!r}")
+
+
+# What Gemma 3n's generation_config.json says; used where a checkpoint has none.
+GEMMA_SAMPLING = Sampling(temperature=1.0, top_k=64, top_p=0.95, min_p=0.0, repetition_penalty=1.0)
+GREEDY = Sampling(temperature=0.0)

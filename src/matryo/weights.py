@@ -18,6 +18,7 @@ from matryo.config import GROUP, NUM_STREAMS, TextConfig
 from matryo.errors import CheckpointError, PlanError
 from matryo.kernels.layer import MATRICES, OWNER_ONLY, VECTORS, Layer, Matrix, Segment
 from matryo.plan import Plan
+from matryo.plan import rungs as rungs
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
@@ -232,9 +233,3 @@ def _segments(
         segments.append(Segment(gate, up, down))
         done = end
     return tuple(segments)
-
-
-def rungs(shells: Sequence[Plan], layer: int) -> tuple[int, ...]:
-    """The distinct FFN widths of a layer over the shells, ascending: where its segments end."""
-    widths = {dict(zip(s.layers, s.ffn_width, strict=True)).get(layer, 0) for s in shells}
-    return tuple(sorted(widths - {0}))

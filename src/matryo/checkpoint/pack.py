@@ -2,12 +2,12 @@
 
 In: an open `HuggingFaceSource`, a chain of shell plans, the weights kind. Out: a list of `PackedTensor`s, each of which
 knows its place, stored shape and how to produce its bytes block by block, so that the largest table of a checkpoint never
-sits in memory. `pack_in_memory` runs them all for a small checkpoint.
+sits in memory. `pack_in_memory` keeps all of a small checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -25,13 +25,13 @@ from matryo.checkpoint.huggingface import (
 from matryo.checkpoint.safetensors import DTYPES
 from matryo.config import NUM_STREAMS, TextConfig
 from matryo.errors import CheckpointError
-from matryo.plan import Plan
+from matryo.plan import Plan, rungs
 from matryo.quantize import PANEL, kind_of, pack, stored_as
-from matryo.weights import rungs
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
 Read = Callable[[int, int], F32]  # rows [first, last) as float32
+Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, what
 
 BLOCK_WEIGHTS = 8 << 20  # weights converted at a time: 32 MB of float32
 
@@ -87,12 +87,23 @@ def packed_tensors(source: HuggingFaceSource, shells: Sequence[Plan], weights: s
     return [tensor for index in range(len(shells)) for tensor in planner.shell(index)]
 
 
-def pack_in_memory(source: HuggingFaceSource, shells: Sequence[Plan], weights: str) -> dict[str, Array]:
-    """Packed tensors by name, for checkpoints small enough to keep."""
-    return {
-        tensor.name: np.concatenate(list(tensor.blocks()))
-        for tensor in packed_tensors(source, shells, weights)
-    }
+def pack_in_memory(tensors: Iterable[PackedTensor], progress: Progress | None = None) -> dict[str, Array]:
+    """Packed tensors by name, read-only, for checkpoints small enough to keep."""
+    wanted = list(tensors)
+    total, done = sum(tensor.num_bytes for tensor in wanted), 0
+    found: dict[str, Array] = {}
+    for tensor in wanted:
+        dtype, shape = tensor.stored
+        array, first = np.empty(shape, DTYPES[dtype]), 0
+        for block in tensor.blocks():
+            array[first : first + len(block)] = block
+            first += len(block)
+        array.flags.writeable = False
+        found[tensor.name] = array
+        done += array.nbytes
+        if progress is not None:
+            progress(done, total, tensor.name)
+    return found
 
 
 def _block_rows(cols: int) -> int:

@@ -80,6 +80,7 @@ class PackedModel:
         self.entries = tuple(chain)
         self.missing = tuple(entry for entry in self.manifest.shells if entry not in present)
         self.shells = tuple(self._plan(entry) for entry in self.manifest.shells)[: len(chain)]
+        self._check_nesting()
         self.files = tuple(_open_shell(directory, entry) for entry in chain)
 
     @property
@@ -101,6 +102,8 @@ class PackedModel:
                 if name in found:
                     raise CheckpointError("tensor is in two shells", file=str(file.path), tensor=name)
                 found[name] = file.array(name)
+                if not found[name].flags.aligned:
+                    raise CheckpointError("is not aligned to its elements", file=str(file.path), tensor=name)
         return found
 
     def verify(self, progress: Progress | None = None) -> None:
@@ -116,6 +119,14 @@ class PackedModel:
                     file=str(self.directory / entry.file), expected=entry.sha256, got=got,
                 )  # fmt: skip
             done += entry.bytes
+
+    def _check_nesting(self) -> None:
+        for number in range(1, len(self.shells)):
+            if not self.shells[number].contains(self.shells[number - 1]):
+                inner, outer = (self.entries[n].name for n in (number - 1, number))
+                raise CheckpointError(
+                    f"shell {outer!r} does not contain shell {inner!r}", file=str(self.directory / MANIFEST)
+                )
 
     def _plan(self, entry: ShellEntry) -> Plan:
         try:
@@ -206,6 +217,8 @@ def _check_values(manifest: Manifest) -> None:
         raise ValueError(f"weights {manifest.weights!r} in groups of {manifest.group}")
     if not manifest.shells:
         raise ValueError("no shells")
+    if len({entry.file for entry in manifest.shells}) != len(manifest.shells):
+        raise ValueError("two shells have one file")
     for entry in manifest.shells:
         if entry.file != Path(entry.file).name or not entry.file.endswith(".safetensors"):
             raise ValueError(f"shell file {entry.file!r} must be a .safetensors name without a directory")

@@ -17,7 +17,7 @@ def open_model(options: LoadOptions) -> Model:
     """Load the model that the options name; a bar shows packing, if there is any."""
     import matryo
 
-    with Bar("Packing", unit="tensors") as bar:
+    with Bar("Packing", unit="bytes") as bar:
         return matryo.load(
             options.model,
             weights=options.weights.value if options.weights else None,

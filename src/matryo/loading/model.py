@@ -44,7 +44,10 @@ class Model:
     """
 
     def __init__(self, opened: Opened, *, kv_kind: str | None = None) -> None:
-        """kv_kind: f32, bf16 or int8; None = bf16, or f32 beside f32 weights. Raises InputError for another."""
+        """kv_kind: f32, bf16 or int8; None = bf16, or f32 beside f32 weights.
+
+        Raises InputError for another.
+        """
         self._opened = opened
         self.config: TextConfig = opened.config
         self.plans: Mapping[str, Plan] = MappingProxyType(_by_size(opened.plans))
@@ -80,7 +83,7 @@ class Model:
     @property
     def default_plan(self) -> Plan:
         """The largest plan whose weights are at hand."""
-        for plan in reversed(self.plans.values()):
+        for plan in reversed(list(self.plans.values())):
             if self._is_at_hand(plan):
                 return plan
         return self._opened.largest_plan
@@ -92,18 +95,26 @@ class Model:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The checkpoint's tokenizer. Raises InputError if it has none, CheckpointError if it is broken."""
+        """The checkpoint's tokenizer.
+
+        Raises InputError if it has none, CheckpointError if it is broken.
+        """
         return self._opened.text.tokenizer
 
     @property
     def chat_template(self) -> ChatTemplate:
-        """The checkpoint's chat template. Raises InputError if it has none, CheckpointError if it is broken."""
+        """The checkpoint's chat template.
+
+        Raises InputError if it has none, CheckpointError if it is broken.
+        """
         return self._opened.text.chat_template
 
     def plan(self, wanted: str | Path | Plan | None = None) -> Plan:
-        """A plan that can run: by name, as JSON file, as row of a table (`table.csv:ROW`), or itself, checked.
+        """A plan that can run: by name, as JSON file, as row of a table (`table.csv:ROW`), or
+        itself, checked.
 
-        None = the largest at hand. Raises PlanError if there is no such plan, or if its weights are not at hand.
+        None = the largest at hand. Raises PlanError if there is no such plan, or if its weights are
+        not at hand.
         """
         if wanted is None:
             return self.default_plan
@@ -114,7 +125,7 @@ class Model:
             else find_plan(str(wanted), self.plans, self.config)
         )
         try:
-            self._opened.weights.check(plan)
+            self._opened.check(plan)
         except PlanError as error:
             raise PlanError(f"{name} cannot run: {error}") from error
         return plan
@@ -136,11 +147,14 @@ class Model:
     ) -> F32:
         """Logits after the soft cap, float32.
 
-        ids (T,): returns (T, V) for "all", (1, V) for "last" · ids (B, T): returns (B, T, V) or (B, 1, V), each row the
-        same bits as alone; mask (B, T) is 0 at padding on the left, where logits are zeros
-        embeddings: inputs in the place of some of the ids' own, for ids (T,) · chunk: tokens a step; changes no value
+        ids (T,): returns (T, V) for "all", (1, V) for "last" · ids (B, T): returns (B, T, V) or (B,
+        1, V), each row the same bits as alone; mask (B, T) is 0 at padding on the left, where
+        logits are zeros
+        embeddings: inputs in the place of some of the ids' own, for ids (T,) · chunk: tokens a
+        step; changes no value
         kv: kind of the K/V cache, f32, bf16 or int8
-        Raises InputError for ids, masks or positions that cannot be used, CapacityError beyond the context.
+        Raises InputError for ids, masks or positions that cannot be used, CapacityError beyond the
+        context.
         """
         if positions not in ("all", "last"):
             raise InputError(f"positions: expected 'all' or 'last', got {positions!r}")
@@ -150,7 +164,9 @@ class Model:
         given = np.asarray(ids)
         if given.ndim != 2:
             if mask is not None:
-                raise InputError("a mask belongs to ids of shape (B, T); these have one row: leave the padding out")
+                raise InputError(
+                    "a mask belongs to ids of shape (B, T); these have one row: leave padding out"
+                )
             return self._row_logits(given, chosen, positions, embeddings, chunk, kv)
         if embeddings is not None:
             raise InputError("embeddings belong to ids of shape (T,): call logits once a row")
@@ -159,14 +175,23 @@ class Model:
             self._row_logits(row[start:], chosen, positions, None, chunk, kv)
             for row, start in zip(given, starts, strict=True)
         ]
-        out = np.zeros((len(rows), given.shape[1] if positions == "all" else 1, rows[0].shape[1]), np.float32)
+        out = np.zeros(
+            (len(rows), given.shape[1] if positions == "all" else 1, rows[0].shape[1]), np.float32
+        )
         for target, row in zip(out, rows, strict=True):
             target[len(target) - len(row) :] = row
         return out
 
     def session(self, plan: str | Path | Plan | None = None, kv: str | None = None) -> Session:
-        """A new, empty conversation. plan: as in `plan` · kv: f32, bf16 or int8, None = the model's."""
-        session = Session(self._runtime(), self.plan(plan), kv_kind=self._kv_kind if kv is None else checked_kv_kind(kv))
+        """A new, empty conversation.
+
+        plan: as in `plan` · kv: f32, bf16 or int8, None = the model's.
+        """
+        session = Session(
+            self._runtime(),
+            self.plan(plan),
+            kv_kind=self._kv_kind if kv is None else checked_kv_kind(kv),
+        )
         if isinstance(plan, str):
             session.plan = plan
         return self._remember(session)
@@ -174,17 +199,23 @@ class Model:
     def restore(self, path: str | Path) -> Session:
         """Continue a session that `Session.save` wrote.
 
-        Raises CheckpointError if the file is damaged, or was saved with other weights; OSError if it cannot be read.
+        Raises CheckpointError if the file is damaged, or was saved with other weights; OSError if
+        it cannot be read.
         """
         return self._remember(Session.restore(self._runtime(), Path(path)))
 
     def ledger(self) -> Ledger:
         """Where every byte of this process lives: files, K/V, scratch."""
         cache_bytes = sum(session.cache_bytes for session in self._sessions)
-        return read_ledger(self._opened.files, {"weights": self._opened.arrays}, {"K/V": cache_bytes})
+        return read_ledger(
+            self._opened.files, {"weights": self._opened.arrays}, {"K/V": cache_bytes}
+        )
 
     def close(self) -> None:
-        """Let go of the weights; sessions of this model cannot be used afterwards. Calling it again does nothing."""
+        """Let go of the weights; sessions of this model cannot be used afterwards.
+
+        Calling it again does nothing.
+        """
         for session in self._sessions:
             session.close()
         self._engine = None
@@ -202,7 +233,9 @@ class Model:
         engine = self._open_engine()
         kind = self._kv_kind if kv is None else checked_kv_kind(kv)
         sequence = engine.new_sequence(plan, kind)
-        out = engine.prefill(sequence, plan, ids, logits=positions, embeddings=embeddings, chunk=chunk)
+        out = engine.prefill(
+            sequence, plan, ids, logits=positions, embeddings=embeddings, chunk=chunk
+        )
         if out is None:
             raise InputError("expected at least one token id")
         return out
@@ -232,14 +265,14 @@ class Model:
 
     def _is_at_hand(self, plan: Plan) -> bool:
         try:
-            self._opened.weights.check(plan)
+            self._opened.check(plan)
         except PlanError:
             return False
         return True
 
 
 def suppressed_ids(config: TextConfig, eos_ids: frozenset[int]) -> npt.NDArray[np.int64]:
-    """Ids that are no text: padding, and the multimodal range, whose rows of the table are copies of padding's."""
+    """Ids that are no text: padding, and the multimodal ids, whose rows are copies of padding's."""
     pad = set() if config.pad_id is None or config.pad_id in eos_ids else {config.pad_id}
     return np.array(sorted(pad | {*range(config.ple_vocab_size, config.vocab_size)}), np.int64)
 
@@ -252,7 +285,10 @@ def checked_kv_kind(kind: str) -> str:
 
 
 def left_padding(mask: npt.NDArray[Any] | None, shape: tuple[int, ...]) -> list[int]:
-    """How many positions of each row are padding. Raises InputError unless a row is some zeros and then some ones."""
+    """How many positions of each row are padding.
+
+    Raises InputError unless a row is some zeros and then some ones.
+    """
     if mask is None:
         return [0] * shape[0]
     given = np.asarray(mask) != 0
@@ -261,10 +297,14 @@ def left_padding(mask: npt.NDArray[Any] | None, shape: tuple[int, ...]) -> list[
     starts = shape[1] - given.sum(axis=1)
     expected = np.arange(shape[1]) >= starts[:, None]
     if not np.array_equal(given, expected) or (starts == shape[1]).any():
-        raise InputError("mask: expected zeros (padding) on the left and at least one one in every row")
+        raise InputError(
+            "mask: expected zeros (padding) on the left and at least one one in every row"
+        )
     return [int(start) for start in starts]
 
 
 def _by_size(plans: Mapping[str, Plan]) -> dict[str, Plan]:
     """Smallest first; plans of one size stay in their order."""
-    return dict(sorted(plans.items(), key=lambda item: (sum(item[1].ffn_width), len(item[1].layers))))
+    return dict(
+        sorted(plans.items(), key=lambda item: (sum(item[1].ffn_width), len(item[1].layers)))
+    )

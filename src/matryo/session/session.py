@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from matryo.engine import CachedSequence, Cancel, F32, Progress
+from matryo.engine import F32, CachedSequence, Cancel, Engine, Progress
 from matryo.errors import CancelledError, InputError
 from matryo.inputs.detokenize import Detokenizer
 from matryo.inputs.stopping import StopMatcher
@@ -41,7 +42,7 @@ class Session:
 
     def __init__(self, runtime: Runtime, plan: Plan, *, kv_kind: str) -> None:
         self._runtime = runtime
-        self._engine = runtime.engine
+        self._engine: Engine = runtime.engine
         self._kv_kind = kv_kind
         self._ids: list[int] = []
         self._plan = plan
@@ -196,6 +197,11 @@ class Session:
         session._last_sampling = stored.sampling
         return session
 
+    def close(self) -> None:
+        """Let go of the model, so that its weights can go; ids and texts stay, anything that computes raises InputError."""
+        self._engine = cast(Engine, _Closed())
+        self._runtime = replace(self._runtime, engine=self._engine)
+
     def _stream(
         self,
         pieces: _Pieces,
@@ -290,6 +296,13 @@ class Session:
             return self._runtime.text.tokenizer.encode(text)
         appended = self._engine.check_ids(given)  # type: ignore[arg-type]
         return self._ids + [int(token) for token in appended]
+
+
+class _Closed:
+    """In the place of the engine of a model that was closed."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise InputError("the model of this session was closed: load it again and restore or begin a session")
 
 
 class _Pieces:

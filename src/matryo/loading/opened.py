@@ -1,0 +1,192 @@
+"""A checkpoint whose weights are at hand, and what its files say.
+
+In: an open packed directory, or an open Hugging Face directory that is small enough to be packed in
+memory. Out: `Opened`, which everything above asks instead of looking at files. Both ways give the
+same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from matryo import kernels
+from matryo.checkpoint.huggingface import HuggingFaceSource
+from matryo.checkpoint.pack import Progress, pack_in_memory, packed_tensors
+from matryo.checkpoint.packed import PackedModel
+from matryo.config import TextConfig
+from matryo.errors import CheckpointError, ConfigError, InputError, PlanError
+from matryo.inputs.text_format import TextFormat, read_json_object
+from matryo.plan import Plan, read_plans, shell_chain
+from matryo.weights import TextWeights, build_weights
+
+Array = npt.NDArray[Any]
+
+PLANS, GENERATION_CONFIG = "plans.json", "generation_config.json"
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Opened:
+    """One checkpoint, open.
+
+    kind: of the weights, f32 bf16 q8 q4 · plans: by name, in no order · largest_plan: all that is
+    at hand
+    identity: of the weights, so that a saved session is not continued by others · files: mapped
+    arrays: weights in this process's own memory · missing: files of shells that are not at hand
+    """
+
+    name: str
+    config: TextConfig
+    kind: str
+    plans: Mapping[str, Plan]
+    largest_plan: Plan
+    text: TextFormat
+    generation_config: Mapping[str, Any]
+    eos_ids: frozenset[int]
+    identity: Mapping[str, str]
+    files: tuple[Path, ...]
+    arrays: tuple[Array, ...]
+    missing: tuple[str, ...]
+    held: TextWeights | None
+
+    @property
+    def weights(self) -> TextWeights:
+        """The weights. Raises InputError after `close`."""
+        if self.held is None:
+            raise InputError("this model was closed: load it again")
+        return self.held
+
+    def check(self, plan: Plan) -> None:
+        """Raises PlanError, naming the file, if the plan needs a shell that is not at hand."""
+        try:
+            self.weights.check(plan)
+        except PlanError as error:
+            if not self.missing:
+                raise
+            raise PlanError(f"{error} (not here: {', '.join(self.missing)})") from error
+
+    def close(self) -> None:
+        """Let go of the weights; the files are unmapped when nothing else refers to them."""
+        self.held = None
+        self.arrays = ()
+
+
+def open_packed(
+    packed: PackedModel, *, context: int | None = None, beside: Path | None = None
+) -> Opened:
+    """A packed directory, mapped. `beside`: the directory with tokenizer and settings, if it is
+    another one.
+
+    Raises CheckpointError or ConfigError for anything in it that does not fit.
+    """
+    directory = beside or packed.directory
+    return _opened(
+        directory,
+        config=_with_context(packed.config, context),
+        kind=packed.weights,
+        shells=packed.shells,
+        tensors=packed.tensors(),
+        identity=packed.identity,
+        files=tuple(file.path for file in packed.files),
+        missing=tuple(entry.file for entry in packed.missing),
+    )
+
+
+def open_in_memory(
+    source: HuggingFaceSource,
+    weights: str,
+    *,
+    context: int | None = None,
+    progress: Progress | None = None,
+) -> Opened:
+    """A Hugging Face directory, packed into this process's memory. `weights`: f32, bf16, q8 or q4.
+
+    Raises CheckpointError or ConfigError for anything in it that does not fit.
+    """
+    shells = tuple(
+        shell_chain(checked_plans(source.directory, source.config), source.config).values()
+    )
+    tensors = pack_in_memory(packed_tensors(source, shells, weights), progress)
+    return _opened(
+        source.directory,
+        config=_with_context(source.config, context),
+        kind=weights,
+        shells=shells,
+        tensors=tensors,
+        identity=source.identity,
+        arrays=tuple(tensors.values()),
+    )
+
+
+def checked_plans(directory: Path, config: TextConfig) -> dict[str, Plan]:
+    """The presets and the plans beside a checkpoint.
+
+    Raises CheckpointError if plans.json is broken.
+    """
+    try:
+        return read_plans(directory / PLANS, config)
+    except PlanError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _opened(
+    directory: Path,
+    *,
+    config: TextConfig,
+    kind: str,
+    shells: tuple[Plan, ...],
+    tensors: Mapping[str, Array],
+    identity: str,
+    files: tuple[Path, ...] = (),
+    arrays: tuple[Array, ...] = (),
+    missing: tuple[str, ...] = (),
+) -> Opened:
+    generation_config = read_json_object(directory / GENERATION_CONFIG)
+    return Opened(
+        name=directory.resolve().name,
+        config=config,
+        kind=kind,
+        plans=checked_plans(directory, config),
+        largest_plan=shells[-1],
+        text=TextFormat(directory, bos_id=config.bos_id),
+        generation_config=generation_config,
+        eos_ids=end_ids(generation_config, config),
+        identity={"checkpoint": identity, "weights": kind},
+        files=files,
+        arrays=arrays,
+        missing=missing,
+        held=build_weights(config, tensors, shells, kernels.Matrix),
+    )
+
+
+def end_ids(generation_config: Mapping[str, Any], config: TextConfig) -> frozenset[int]:
+    """Ids that end an answer: generation_config.json's, or else config.json's.
+
+    Raises ConfigError for ids there are not.
+    """
+    given = generation_config.get("eos_token_id")
+    if given is None:
+        return frozenset(config.eos_ids)
+    ids = given if isinstance(given, list) else [given]
+    for token in ids:
+        if type(token) is not int or not 0 <= token < config.vocab_size:
+            raise ConfigError(
+                f"eos_token_id in {GENERATION_CONFIG} is {repr(given)[:80]}; "
+                f"allowed: ids below {config.vocab_size}"
+            )
+    return frozenset(ids)
+
+
+def _with_context(config: TextConfig, context: int | None) -> TextConfig:
+    if context is None:
+        return config
+    if type(context) is not int or not 1 <= context <= config.context_length:
+        raise ConfigError(
+            f"context is {context!r}; allowed: 1 to {config.context_length}, the tokens that the "
+            "checkpoint was made for"
+        )
+    return replace(config, context_length=context)
