@@ -28,7 +28,8 @@ if TYPE_CHECKING:
         PlanError,
         ShapeError,
     )
-    from matryo.loading import Model, load
+    from matryo.loading.load import load
+    from matryo.loading.model import Model
     from matryo.plan import Plan
     from matryo.sampling import GREEDY, Sampling
     from matryo.session import Event, Session, Stats

@@ -154,10 +154,13 @@ def presets(config: TextConfig) -> dict[str, Plan]:
 
 
 def read_plans(path: Path, config: TextConfig) -> dict[str, Plan]:
-    """The presets, added to or overridden by plans.json at `path` if it exists. Raises PlanError naming the plan."""
-    plans = presets(config)
+    """The plans of plans.json at `path` if it exists, then the presets that it does not override.
+
+    Raises PlanError naming the plan.
+    """
+    plans: dict[str, Plan] = {}
     if not path.exists():
-        return plans
+        return presets(config)
     document = _read_json(path)
     if not isinstance(document, dict):
         raise PlanError(f"{path} must hold an object: plan name to plan")
@@ -168,7 +171,8 @@ def read_plans(path: Path, config: TextConfig) -> dict[str, Plan]:
             plans[name] = Plan.from_json(entry, config)
         except PlanError as error:
             raise PlanError(f"plan {name!r} in {path}: {error}") from error
-    return plans
+    # The checkpoint's own names come first: they are what its plans are called.
+    return {**plans, **{name: plan for name, plan in presets(config).items() if name not in plans}}
 
 
 def find_plan(wanted: str, plans: Mapping[str, Plan], config: TextConfig) -> Plan:

@@ -53,7 +53,7 @@ def matryo(
 class Terminal:
     """The program on a pseudo-terminal; `screen` is all it wrote, stdout and stderr together."""
 
-    def __init__(self, *arguments: str | Path, home: Path) -> None:
+    def __init__(self, *arguments: str | Path, home: Path, **extra: str) -> None:
         self.screen = ""
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
@@ -61,7 +61,7 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=environment(home, TERM="xterm"),
+            env=environment(home, **{"TERM": "xterm", **extra}),
             start_new_session=True,
         )
         os.close(slave)

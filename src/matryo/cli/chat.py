@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from matryo.cli.options import GenerationOptions, JsonOption, LoadOptions
+from matryo.cli.prompt import read_piped_lines
 
 if TYPE_CHECKING:
+    from matryo.cli.answer import Result
     from matryo.cli.conversation import Conversation
+
+EXIT = "/exit"
 
 
 def chat(
@@ -34,32 +38,41 @@ def chat(
     if sys.stdin.isatty() and sys.stdout.isatty():
         _talk(conversation, json=json)
     else:
-        for line in sys.stdin:
-            _take(conversation, line.strip(), json=json, errors_end=True)
+        _answer_lines(conversation, json=json)
 
 
 def _talk(conversation: Conversation, *, json: bool) -> None:
+    """A person types: an error or Ctrl-C ends an answer, and the conversation goes on."""
     from matryo.cli.lines import read_lines
-
-    for line in read_lines(conversation.commands):
-        if line == "/exit":
-            return
-        _take(conversation, line, json=json, errors_end=False)
-
-
-def _take(conversation: Conversation, line: str, *, json: bool, errors_end: bool) -> None:
-    """Obey or answer one line; on a terminal an error is shown and the conversation goes on."""
     from matryo.cli.outcome import CommandError, describe, reply
     from matryo.errors import MatryoError
 
-    if not line:
-        return
-    try:
-        if line.startswith("/"):
-            reply(conversation.command(line))
-        else:
-            conversation.ask(line, json=json)
-    except (CommandError, MatryoError, OSError) as error:
-        if errors_end or isinstance(error, BrokenPipeError):
+    for line in read_lines(conversation.commands):
+        if line == EXIT:
+            return
+        try:
+            _take(conversation, line, json=json)
+        except BrokenPipeError:
             raise
-        reply(f"error: {describe(error)}")
+        except (CommandError, MatryoError, OSError) as error:
+            reply(f"error: {describe(error)}")
+
+
+def _answer_lines(conversation: Conversation, *, json: bool) -> None:
+    """A program or a file is read: the first error or Ctrl-C ends everything."""
+    for line in read_piped_lines():
+        if line == EXIT:
+            return
+        result = _take(conversation, line, json=json) if line else None
+        if result is not None and result.cancelled:
+            raise KeyboardInterrupt
+
+
+def _take(conversation: Conversation, line: str, *, json: bool) -> Result | None:
+    """Obey or answer one line; the result is that of an answer."""
+    from matryo.cli.outcome import reply
+
+    if line.startswith("/"):
+        reply(conversation.command(line))
+        return None
+    return conversation.ask(line, json=json)

@@ -67,16 +67,20 @@ class Conversation:
         if self._system is not None:
             self._messages.append({"role": "system", "content": self._system})
 
-    def ask(self, text: str, *, json: bool) -> None:
-        """Show the answer to a message; what was said before an interruption stays."""
+    def ask(self, text: str, *, json: bool) -> Result:
+        """Show and return the answer to a message; what was said before an interruption stays."""
         question: Message = {"role": "user", "content": text}
         messages = [*self._messages, question]
         self._last = generate(self._session, messages, self._options, json=json)
         if self._last.text:
             self._messages = [*messages, {"role": "assistant", "content": self._last.text}]
+        return self._last
 
     def command(self, line: str) -> str:
-        """Obey a line that begins with a slash; returns the reply. Raises CommandError or MatryoError."""
+        """Obey a line that begins with a slash; returns the reply.
+
+        Raises CommandError or MatryoError.
+        """
         name, _, argument = line.partition(" ")
         if name not in self._commands:
             raise CommandError(f"unknown command {name}; /help lists them")
@@ -92,7 +96,7 @@ class Conversation:
         said = sum(message["role"] != "system" for message in self._messages)
         parts = [
             f"{said} messages",
-            f"{len(self._session)} of {self._model.context} tokens",
+            f"{len(self._session)} of {self._model.config.context_length} tokens",
             f"size {self._session.plan_name}",
             f"{format_bytes(resident_bytes())} resident",
         ]

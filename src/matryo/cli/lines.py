@@ -42,7 +42,7 @@ def _read_message() -> str:
 
 @contextmanager
 def _editing(commands: Sequence[str]) -> Iterator[None]:
-    """Line editing with a history that outlives the program; without readline plain input is left."""
+    """Line editing with a history that outlives the program; plain input without readline."""
     try:
         import readline
     except ImportError:  # Windows

@@ -29,7 +29,7 @@ def open_model(options: LoadOptions) -> Model:
 
 def open_session(model: Model, options: LoadOptions) -> Session:
     """A new session of the size and K/V kind that the options name."""
-    return model.session(plan=options.size, kv=options.kv.value)
+    return model.session(plan=options.size, kv=options.kv.value if options.kv else None)
 
 
 def sampling_of(options: GenerationOptions) -> Sampling:

@@ -63,7 +63,10 @@ class LoadOptions:
             help="Kind of weights a Hugging Face directory is packed to.", show_default="q4"
         ),
     ] = None
-    kv: Annotated[KVKind, typer.Option(help="Kind of the K/V cache.")] = KVKind.BF16
+    kv: Annotated[
+        KVKind | None,
+        typer.Option(help="Kind of the K/V cache.", show_default="bf16; f32 beside f32 weights"),
+    ] = None
     threads: Annotated[
         int | None, typer.Option(min=1, help="Worker threads.", show_default="one a core")
     ] = None

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from matryo.cli.escape import escape_json
+from matryo.cli.escape import escape_json, escape_name
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def write_json(document: Mapping[str, Any], *, indent: int | None = None) -> None:
@@ -41,3 +42,23 @@ def format_count(count: float) -> str:
         if abs(count) >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count:.0f}"
+
+
+def new_table(title: str) -> Table:
+    """An empty table under a left-justified title, separated from what is above it."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+
+
+def print_name(screen: Console, name: str) -> None:
+    """One untrusted line, such as a path; folded, never cut."""
+    screen.print(escape_name(name), soft_wrap=True)

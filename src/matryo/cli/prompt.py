@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 
 import typer
 
@@ -22,7 +24,17 @@ def read_prompt(argument: str | None) -> str:
                 "no prompt: give one as an argument or on stdin", param_hint="PROMPT"
             )
         return piped
-    return f"{argument}\n\n{piped}" if piped.strip() else str(argument)
+    # An argument that is not UTF-8 arrives with lone surrogates in it, which no tokenizer takes.
+    text = os.fsencode(str(argument)).decode("utf-8", errors="replace")
+    return f"{text}\n\n{piped}" if piped.strip() else text
+
+
+def read_piped_lines() -> Iterator[str]:
+    """Lines of stdin as they come, stripped; bytes that are not UTF-8 as above."""
+    if sys.stdin is None or sys.stdin.closed:
+        return
+    for line in iter(sys.stdin.buffer.readline, b""):
+        yield line.decode("utf-8", errors="replace").strip()
 
 
 def _stdin_is_terminal() -> bool:

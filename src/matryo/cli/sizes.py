@@ -14,7 +14,7 @@ from matryo.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Parameters of a plan: `effective` without the two tables (the 2B of E2B), `total` with them."""
+    """Parameters of a plan: `effective` without the two tables (the 2B of E2B), `total` with."""
 
     effective: int
     embedding: int

@@ -40,7 +40,10 @@ def write_transcript(path: Path, messages: list[Message]) -> None:
 
 
 def read_transcript(path: Path) -> list[Message]:
-    """Read the messages. Raises OSError if there is no file, CommandError if it is not a transcript."""
+    """Read the messages.
+
+    Raises OSError if there is no file, CommandError if it is not a transcript.
+    """
     if path.stat().st_size > MAX_BYTES:
         raise CommandError(f"{path}: expected a transcript of at most {MAX_BYTES} bytes")
     try:
