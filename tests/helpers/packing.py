@@ -1,17 +1,16 @@
-"""Packs a transformers model for `build_weights` in the plainest way, by the table of docs/architecture.md section 3.
+"""Packs a checkpoint's tensors for `build_weights` in the plainest way, by the table of docs/architecture.md section 3.
 
 An oracle beside `matryo.checkpoint.pack`, which does the same for files, layer by layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from matryo.config import TextConfig
 from matryo.kernels import reference
@@ -83,10 +82,9 @@ def packed(kind: str, layout: str, dense: F32) -> Array:
 
 
 def packed_tensors(
-    state: dict[str, torch.Tensor], config: TextConfig, shells: Sequence[Plan], kind: str = "f32"
+    source: Mapping[str, F32], config: TextConfig, shells: Sequence[Plan], kind: str = "f32"
 ) -> dict[str, Array]:
-    """Every tensor the shells need, from the state dict of a Gemma3nForCausalLM."""
-    source = {name.removeprefix("model."): tensor.detach().float().numpy() for name, tensor in state.items()}
+    """Every tensor the shells need, from a checkpoint's tensors without the prefix of their names."""
     tensors = _shared(source, config, shells, kind)
     for number in shells[-1].layers:
         tensors.update(_layer(source, config, number, shells, kind))
@@ -94,7 +92,7 @@ def packed_tensors(
 
 
 def _shared(
-    source: dict[str, F32], config: TextConfig, shells: Sequence[Plan], kind: str
+    source: Mapping[str, F32], config: TextConfig, shells: Sequence[Plan], kind: str
 ) -> dict[str, Array]:
     tensors = {
         "embed": packed(kind, "panel", source["embed_tokens.weight"]),
@@ -121,7 +119,7 @@ def _slot(layer: int, config: TextConfig) -> npt.NDArray[np.intp]:
 
 
 def _layer(
-    source: dict[str, F32], config: TextConfig, number: int, shells: Sequence[Plan], kind: str
+    source: Mapping[str, F32], config: TextConfig, number: int, shells: Sequence[Plan], kind: str
 ) -> dict[str, Array]:
     prefix = f"layers.{number}."
     reader = number >= config.num_owners

@@ -1,70 +1,25 @@
-"""Tiny random Gemma 3n models of `transformers`, scaled so that every non-linearity matters.
-
-At default initialisation logits stay below 1 and a soft cap of 30, a cut gate or a tanh changes nothing measurable; here
-norms are around 1, router inputs around 1, logits around 8, and about one gate in twenty survives in sparse layers.
-"""
+"""Tiny random Gemma 3n models of `transformers`, and the same models cut down to a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from helpers.random_weights import SHAPE, random_weight
 from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
-
-TEXT_VOCAB, MEDIA_IDS = 512, 16
-SHAPE: dict[str, Any] = {
-    "vocab_size": TEXT_VOCAB + 2 * MEDIA_IDS,
-    "vocab_size_per_layer_input": TEXT_VOCAB,
-    "hidden_size": 96,
-    "intermediate_size": 192,
-    "num_hidden_layers": 15,
-    "num_kv_shared_layers": 10,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "sliding_window": 8,
-    "hidden_size_per_layer_input": 24,
-    "laurel_rank": 8,
-    "max_position_embeddings": 256,
-    "activation_sparsity_pattern": [0.95] * 3 + [0.0] * 12,
-}
-
 
 def tiny_model(seed: int = 0, **changes: Any) -> Gemma3nForCausalLM:
     """A float32 text model of SHAPE with `changes`, random weights from `seed`, in eval mode."""
-    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     config = Gemma3nTextConfig(**{**SHAPE, **changes})
     config._attn_implementation = "eager"
     model = Gemma3nForCausalLM(config).eval().to(torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            _fill(name, parameter)
+            parameter.copy_(torch.from_numpy(random_weight(name, tuple(parameter.shape), rng)))
     return model
-
-
-def _fill(name: str, weight: torch.Tensor) -> None:
-    """Random values of a size that suits the place."""
-    if name.endswith(("post_attention_layernorm.weight", "post_feedforward_layernorm.weight")):
-        weight.normal_(0.3, 0.1)
-    elif name.endswith(("post_laurel_norm.weight", "post_per_layer_input_norm.weight")):
-        weight.normal_(0.3, 0.1)
-    elif name.endswith("norm.weight"):
-        weight.normal_(1.0, 0.2)
-    elif name.endswith("correct_output_scale"):
-        weight.normal_(1.0, 0.3)
-    elif name.endswith("modality_router.weight"):
-        weight.normal_(0.0, weight.shape[1] ** 0.5)  # its input is normed and divided by d
-    elif name.endswith(("prediction_coefs.weight", "correction_coefs.weight")):
-        weight.normal_(0.0, 0.1)
-    elif name.endswith("embed_tokens.weight"):
-        weight.normal_(0.0, 8.0 / weight.shape[1] ** 0.5)
-    elif name.endswith("embed_tokens_per_layer.weight"):
-        weight.normal_(0.0, 0.25)
-    elif name.endswith(("q_proj.weight", "k_proj.weight")):
-        weight.normal_(0.0, weight.shape[1] ** -0.5)
-    else:
-        weight.normal_(0.0, weight.shape[1] ** -0.5)
 
 
 def sliced_model(

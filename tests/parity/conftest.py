@@ -1,8 +1,8 @@
-"""Parity tests run over the numpy twins and over the native kernels."""
+"""Parity tests run over the numpy twin and over the native kernels of every instruction set of this CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -10,8 +10,11 @@ from helpers.runs import our_model
 from helpers.tiny import sliced_model
 from transformers import Gemma3nForCausalLM
 
+from matryo import kernels
 from matryo.model import TextModel
-from matryo.plan import Plan, presets
+from matryo.plan import Plan, full_plan, presets
+
+Slices = Callable[[str], Gemma3nForCausalLM]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,23 +42,35 @@ def models(tiny_hf_model: Gemma3nForCausalLM) -> Callable[[str], TextModel]:
     return get
 
 
-@pytest.fixture(scope="session", params=["reference", "native"])
-def ours(request: pytest.FixtureRequest, models: Callable[[str], TextModel]) -> TextModel:
-    return models(request.param)
+@pytest.fixture(params=["reference", *kernels.isas()])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """"reference" or "native", once for each instruction set, which is then in use."""
+    name: str = request.param
+    if name == "reference":
+        yield name
+        return
+    before = kernels.isa()
+    kernels.set_isa(name)
+    yield "native"
+    kernels.set_isa(before)
+
+
+@pytest.fixture
+def ours(backend: str, models: Callable[[str], TextModel]) -> TextModel:
+    """The tiny model over the backend, f32 weights."""
+    return models(backend)
 
 
 def plans_of(model: TextModel) -> dict[str, Plan]:
     """The kinds of slice there are: everything, the released cut, skipping alone, mixed widths, skipped owners."""
     config = model.config
-    full = presets(config)["full"]
     kept = (*range(5), *range(10, 15))
-    mixed = tuple(64 * (1 + layer % 3) for layer in range(15))
     owners = (1, 3, 4, 5, 7, 9, 11, 14)
     return {
-        "full": full,
+        "full": full_plan(config),
         "e2b": presets(config)["e2b"],
         "skip": Plan(kept, (192,) * 10, 5),
-        "mixed": Plan(tuple(range(15)), mixed, 5),
+        "mixed": Plan(tuple(range(15)), tuple(64 * (1 + layer % 3) for layer in range(15)), 5),
         "owners": Plan(owners, (192, 96, 32, 160, 192, 64, 128, 192), 5),
     }
 
@@ -64,9 +79,7 @@ PLAN_NAMES = ["full", "e2b", "skip", "mixed", "owners"]
 
 
 @pytest.fixture(scope="session")
-def slices(
-    tiny_hf_model: Gemma3nForCausalLM, models: Callable[[str], TextModel]
-) -> Callable[[str], Gemma3nForCausalLM]:
+def slices(tiny_hf_model: Gemma3nForCausalLM, models: Callable[[str], TextModel]) -> Slices:
     """`slices("e2b")`: the plan as its own transformers model."""
     made: dict[str, Gemma3nForCausalLM] = {"full": tiny_hf_model}
 
