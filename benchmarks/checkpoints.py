@@ -1,6 +1,7 @@
 """Write full-size random Gemma 3n text checkpoints: `python -m benchmarks.checkpoints DIRECTORY`.
 
-In: sizes, layouts, a seed. Out: `{size}-hf/` (safetensors bf16) and `{size}-q4_0.gguf`, the same
+In: sizes, layouts, a seed. Out: `{size}-hf/` (safetensors bf16), `{size}-q4_0.gguf` (pure Q4_0) and
+`{size}-q4_0-mix.gguf` (head and PLE table in Q6_K, llama-quantize's default), all of the same
 values, E2B being the slice of E4B that skips layers 20..24 and halves every FFN. E4B is drawn once,
 a few million values at a time, and every output takes its part of each chunk: resident memory stays
 below 1 GB whatever is written.
@@ -22,7 +23,7 @@ from .synthetic.hugging_face import HuggingFaceSink
 from .synthetic.shapes import Dimensions, TensorSpec, nested_sizes, tensors
 from .synthetic.values import Chunk, chunks
 
-LAYOUTS = ("hf", "gguf")
+LAYOUTS = ("hf", "gguf", "gguf-mix")
 
 
 class Sink(Protocol):
@@ -46,6 +47,9 @@ def write_checkpoints(
             sinks.append(HuggingFaceSink(directory / f"{size.name}-hf", size, dims))
         if "gguf" in layouts:
             sinks.append(GgufSink(directory / f"{size.name}-q4_0.gguf", size, dims, pieces))
+        if "gguf-mix" in layouts:
+            path = directory / f"{size.name}-q4_0-mix.gguf"
+            sinks.append(GgufSink(path, size, dims, pieces, pure=False))
     specs = tensors(dims)
     started = time.monotonic()
     for index, spec in enumerate(specs):

@@ -1,11 +1,10 @@
-"""Writes one nested size as a GGUF file for llama.cpp (architecture gemma3n), quantised to pure
-Q4_0.
+"""Writes one nested size as a GGUF file for llama.cpp (architecture gemma3n), quantised to Q4_0.
 
 In: the chunks of the widest model in the order of `shapes.tensors`. Out: what `llama-quantize
 --pure ... Q4_0` would make of the same checkpoint: attention, FFN, PLE gates, the tied head and the
 PLE table in Q4_0; AltUp, LAuReL and the per-layer model projection in F16 (llama-quantize leaves
-them alone); norms and 4-wide coefficients in F32. This is the file on which llama.cpp decodes
-fastest. Names and metadata follow llama.cpp's converter.
+them alone); norms and 4-wide coefficients in F32. Without `--pure` ("mix") the tied head and the
+PLE table are Q6_K. Names and metadata follow llama.cpp's converter.
 """
 
 from __future__ import annotations
@@ -17,12 +16,16 @@ import gguf
 import numpy as np
 
 from .shapes import Dimensions, Size, TensorSpec, tensors
-from .values import Q4_0_BYTES, Q4_0_GROUP, Chunk
+from .values import Q4_0_BYTES, Q4_0_GROUP, Q6_K_BYTES, Q6_K_GROUP, Chunk
 from .vocabulary import Vocabulary
 
 Q4_0 = gguf.GGMLQuantizationType.Q4_0
+Q6_K = gguf.GGMLQuantizationType.Q6_K
 F16 = gguf.GGMLQuantizationType.F16
 F32 = gguf.GGMLQuantizationType.F32
+BLOCKS = {Q4_0: (Q4_0_GROUP, Q4_0_BYTES), Q6_K: (Q6_K_GROUP, Q6_K_BYTES)}
+"""Values and bytes of a block of each quantised type."""
+TABLES = ("model.embed_tokens.weight", "model.embed_tokens_per_layer.weight")
 MOSTLY_Q4_0 = 2
 SPARSITY_CUTOFF = 1.6448533535003662
 """The 95 % quantile of the normal distribution as llama.cpp has it."""
@@ -76,8 +79,10 @@ def gguf_name(name: str) -> str:
     return f"blk.{found[1]}.{LAYER_NAMES[found[2]]}.weight"
 
 
-def format_of(spec: TensorSpec) -> gguf.GGMLQuantizationType:
+def format_of(spec: TensorSpec, pure: bool) -> gguf.GGMLQuantizationType:
     """The type llama.cpp's converter and quantiser give to the tensor."""
+    if spec.name in TABLES:
+        return Q4_0 if pure else Q6_K
     if len(spec.shape) == 1 or "_coefs." in spec.name:
         return F32
     if "altup" in spec.name or "laurel" in spec.name or "per_layer_model_projection" in spec.name:
@@ -85,10 +90,19 @@ def format_of(spec: TensorSpec) -> gguf.GGMLQuantizationType:
     return Q4_0
 
 
+def taken(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The kept rows and columns; a view where everything is kept."""
+    part = values if rows.all() else values[rows]
+    return part if columns.all() else part[:, columns]
+
+
 class GgufSink:
     """Receives the widest model's chunks and writes the part that belongs to `size`."""
 
-    def __init__(self, path: Path, size: Size, dims: Dimensions, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, path: Path, size: Size, dims: Dimensions, vocabulary: Vocabulary, pure: bool = True
+    ) -> None:
+        self.pure = pure
         self.size = size
         self.dims = dims
         self.current = ""
@@ -153,9 +167,10 @@ class GgufSink:
             shape = (self.dims.streams - 1, *shape)
         if name == "per_layer_token_embd.weight":
             shape = (self.dims.vocabulary, shape[1])
-        kind = format_of(spec)
-        if kind == Q4_0:
-            shape = (*shape[:-1], shape[-1] // Q4_0_GROUP * Q4_0_BYTES)
+        kind = format_of(spec, self.pure)
+        if kind in BLOCKS:
+            values, size = BLOCKS[kind]
+            shape = (*shape[:-1], shape[-1] // values * size)
             dtype = np.dtype(np.uint8)
         else:
             dtype = np.dtype(np.float16 if kind == F16 else np.float32)
@@ -172,11 +187,13 @@ class GgufSink:
             self.current = name
         rows = spec.selection(self.size, 0, self.dims)[chunk.start : chunk.start + len(chunk.bf16)]
         columns = spec.selection(self.size, 1, self.dims)
-        kind = format_of(spec)
-        if kind == Q4_0:
-            part = chunk.q4_0[rows][:, columns[::Q4_0_GROUP]]
+        kind = format_of(spec, self.pure)
+        if kind in BLOCKS:
+            blocks = chunk.q4_0 if kind == Q4_0 else chunk.q6_k
+            part = taken(blocks, rows, columns[:: BLOCKS[kind][0]])
         else:
-            part = chunk.f32[rows][:, columns].astype(np.float16 if kind == F16 else np.float32)
+            values = taken(chunk.f32, rows, columns)
+            part = values.astype(np.float16 if kind == F16 else np.float32)
         self._append(part.tobytes())
 
     def _append(self, data: bytes) -> None:
@@ -188,7 +205,8 @@ class GgufSink:
             # llama.cpp wants a row for every id; multimodal ids never read theirs.
             missing = self.dims.vocabulary - self.dims.per_layer_vocabulary
             slots = len(self.size.layers) * self.dims.per_layer
-            self._append(bytes(missing * slots // Q4_0_GROUP * Q4_0_BYTES))
+            values, size = BLOCKS[Q4_0 if self.pure else Q6_K]
+            self._append(bytes(missing * slots // values * size))
         self.writer.write_padding(self.file, self.written)
         self.written = 0
 

@@ -5,6 +5,7 @@ larger.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from benchmarks.contenders.llama_logits import read_log_probabilities
 from benchmarks.synthetic import hugging_face, vocabulary
 from benchmarks.synthetic.gguf_file import gguf_name
 from benchmarks.synthetic.shapes import Dimensions
-from benchmarks.synthetic.values import from_bf16, quantize_q4_0, to_bf16
+from benchmarks.synthetic.values import from_bf16, quantize_q4_0, quantize_q6_k, to_bf16
 from gguf import GGUFReader, dequantize
 from tokenizers import Tokenizer
 
@@ -135,6 +136,38 @@ def test_q4_0_blocks_are_those_of_the_gguf_package() -> None:
     values[3, :32] = 0
     theirs = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q4_0)
     np.testing.assert_array_equal(quantize_q4_0(values).reshape(7, -1), theirs)
+
+
+def test_q6_k_blocks_are_read_by_the_gguf_package() -> None:
+    import gguf
+
+    values = np.random.default_rng(0).standard_normal((5, 512), dtype=np.float32)
+    values *= np.exp(np.random.default_rng(1).uniform(-3, 3, (5, 32))).repeat(16, 1)
+    values[3, :256] = 0
+    blocks = quantize_q6_k(values).reshape(5, -1)
+    there = dequantize(blocks, gguf.GGMLQuantizationType.Q6_K)
+    largest = np.abs(values).reshape(-1, 16).max(1, keepdims=True)
+    whole = np.abs(values).reshape(-1, 256).max(1).repeat(16)[:, None]
+    # Half a code (one at the clipped end) and half a unit of the scale, of which 128 make a block.
+    bound = largest / 32 * 1.02 + whole / 128 / 2
+    assert (np.abs(there - values).reshape(-1, 16) <= bound).all()
+
+
+def test_the_default_mix_keeps_head_and_table_in_six_bits(tmp_path: Path) -> None:
+    dims = replace(DIMENSIONS, hidden=256, per_layer=256, ffn=128)
+    pieces = vocabulary.made_up(dims.vocabulary)
+    write_checkpoints(tmp_path, ["e2b"], ["gguf", "gguf-mix"], dims, pieces, seed=0)
+    mixed = {t.name: t for t in GGUFReader(tmp_path / "e2b-q4_0-mix.gguf").tensors}
+    pure = {t.name: t for t in GGUFReader(tmp_path / "e2b-q4_0.gguf").tensors}
+    tables = {"token_embd.weight", "per_layer_token_embd.weight"}
+    assert {name for name, one in mixed.items() if one.tensor_type.name == "Q6_K"} == tables
+    for name, one in mixed.items():
+        values = dequantize(one.data, one.tensor_type)
+        other = dequantize(pure[name].data, pure[name].tensor_type)
+        if name in tables:
+            assert 0 < np.abs(values - other).max() < 0.1 * np.abs(other).max()
+        else:
+            np.testing.assert_array_equal(one.data, pure[name].data)
 
 
 def test_bf16_rounds_to_nearest_even() -> None:
