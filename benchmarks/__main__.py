@@ -1,88 +1,60 @@
-"""`python -m benchmarks run --suite decode --models DIRECTORY`, `... agree`, `... report`.
+"""`python -m benchmarks all --models DIRECTORY --llama FOLDER` measures and writes it
+all.
 
-Tables and progress go to standard error; the last line on standard output is one JSON document.
-Results are written to `benchmarks/results/`, from which `report` makes `docs/benchmarks.md` and its
-picture.
+Parts: `... run --suite decode`, `... agree`, `... quality`, `... report`. Progress goes to standard
+error; the last line on standard output is one JSON document. Results are written to
+`benchmarks/results/`, from which `report` makes `docs/benchmarks.md`, pictures and tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
-import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import agreement, record, report, suites
-from .bandwidth import Probe
-from .case import Case, Options
+from . import agreement, everything, quality, record, report, suites
+from .case import Options
 from .contenders import NAMES
-from .driver import Measurement, Worker, availability, interleave
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def show(measurement: Measurement) -> None:
-    result = measurement.result
-    say(
-        f"  round {measurement.round} {measurement.contender:16} {result.rate:9.2f}/s {result.seconds:8.3f} s  "
-        f"read {measurement.bandwidth_before:4.1f} {measurement.bandwidth_after:4.1f} GB/s  "
-        f"others {measurement.others:5.1%}  resident {result.resident_bytes / 1e9:5.2f} GB"
-    )
-
-
-def run_cases(
-    cases: Sequence[Case], names: Sequence[str], options: Options, fresh: bool, probe: Probe
-) -> list[dict[str, object]]:
-    """Every case with every contender; workers live through all cases unless `fresh`."""
-    records: list[dict[str, object]] = []
-    workers: list[Worker] = []
-    try:
-        for case in cases:
-            say(case.title)
-            if fresh or not workers:
-                for worker in workers:
-                    worker.close()
-                workers = [Worker(name, options) for name in names]
-            measurements, dropped = interleave(workers, case, options.rounds, probe, show)
-            for name, reason in dropped.items():
-                say(f"  {name}: {reason}")
-            records.append(record.of_case(case, measurements, dropped))
-    finally:
-        for worker in workers:
-            worker.close()
-    return records
+from .runner import run_suite
 
 
 def run(chosen: argparse.Namespace) -> dict[str, object]:
     suite: Any = importlib.import_module(f"benchmarks.suites.{chosen.suite}")
     options = options_from(chosen, chosen.rounds or suite.ROUNDS)
-    wanted = [
-        name for name in suite.CONTENDERS if not chosen.contenders or name in chosen.contenders
-    ]
-    reasons = availability(wanted, options)
-    for name in (name for name in wanted if reasons[name]):
-        say(f"{name} is not available: {reasons[name]}")
-    cases = [case for case in suite.cases(chosen.sizes) if chosen.only in case.title]
-    able = [name for name in wanted if not reasons[name]]
-    records = run_cases(cases, able, options, suite.FRESH, Probe(options.threads))
-    return record.save(
-        chosen.suite, options, {n: r for n, r in reasons.items() if r}, records, chosen.results
+    return run_suite(
+        chosen.suite, chosen.sizes, chosen.contenders or (), options, chosen.only, chosen.results
     )
 
 
 def agree(chosen: argparse.Namespace) -> dict[str, object]:
-    options = options_from(chosen, 1)
     wanted = chosen.contenders or ["ours", "llama_cpp"]
-    records: list[dict[str, object]] = []
-    for size in chosen.sizes:
-        found = agreement.check(size, wanted, options, lambda one: say(f"{size} {one.to_json()}"))
-        records.append({"size": size, "agreement": [one.to_json() for one in found]})
-    return record.save("agreement", options, {}, records, chosen.results)
+    return agreement.measure(chosen.sizes, wanted, options_from(chosen, 1), chosen.results)
+
+
+def all_steps(chosen: argparse.Namespace) -> dict[str, object]:
+    steps = everything.selected(chosen.steps, chosen.part)
+    if chosen.quick:
+        steps = [dataclasses.replace(step, rounds=1) for step in steps]
+    options = options_from(chosen, 1)
+    outcome = everything.run(steps, options, chosen.results, chosen.minutes, chosen.again)
+    written = write_pages() if chosen.results == record.RESULTS else []
+    return {"steps": outcome, "written": written}
+
+
+def measure_quality(chosen: argparse.Namespace) -> dict[str, object]:
+    options = Options("", chosen.threads)
+    return quality.measure(
+        chosen.trained, chosen.heldout, options, chosen.scratch, chosen.results, chosen.characters
+    )
+
+
+def write_pages() -> list[str]:
+    return [str(path) for path in (*report.write(), *report.write_others())]
 
 
 def options_from(chosen: argparse.Namespace, rounds: int) -> Options:
@@ -92,7 +64,11 @@ def options_from(chosen: argparse.Namespace, rounds: int) -> Options:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    for name, help_text in (("run", "time one suite"), ("agree", "compare probabilities")):
+    for name, help_text in (
+        ("all", "everything, in steps that can be continued"),
+        ("run", "time one suite"),
+        ("agree", "compare probabilities"),
+    ):
         command = commands.add_parser(name, help=help_text)
         command.add_argument(
             "--models", default="", help="folder with {e2b,e4b}-hf, -q4_0.gguf, e4b-q4"
@@ -101,19 +77,34 @@ def parser() -> argparse.ArgumentParser:
             "--ours", default="", help="our checkpoint, if not in the models folder"
         )
         command.add_argument("--llama", default="", help="folder with llama-bench")
-        command.add_argument("--sizes", nargs="+", default=["e2b", "e4b"])
-        command.add_argument("--contenders", nargs="+", choices=NAMES)
+        if name != "all":
+            command.add_argument("--sizes", nargs="+", default=["e2b", "e4b"])
+            command.add_argument("--contenders", nargs="+", choices=NAMES)
         command.add_argument("--threads", type=int, default=2)
         command.add_argument(
             "--results", type=Path, default=record.RESULTS, help="folder for the result file"
         )
         command.add_argument("--weights", default="q4", help="kind of our packed weights")
+        if name == "all":
+            command.add_argument("--steps", nargs="+", default=[], help="only these")
+            command.add_argument("--part", choices=("all", "quiet", "any"), default="all",
+                                 help="quiet: what measures times; any: the rest")  # fmt: skip
+            command.add_argument("--minutes", type=float, default=0, help="budget; 0 = none")
+            command.add_argument("--again", action="store_true", help="also what has results")
+            command.add_argument("--quick", action="store_true", help="one round: does it work?")
         if name == "run":
             command.add_argument("--suite", required=True, choices=suites.NAMES)
             command.add_argument(
                 "--rounds", type=int, default=0, help="after one that is discarded; 0 = the suite's"
             )
             command.add_argument("--only", default="", help="only cases whose title contains this")
+    command = commands.add_parser("quality", help="what quantisation costs")
+    command.add_argument("--trained", type=Path, help="Hugging Face directory with plans.json")
+    command.add_argument("--heldout", type=Path, help="its held-out texts, JSON lines")
+    command.add_argument("--characters", type=int, default=20_000, help="of each pool of texts")
+    command.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--results", type=Path, default=record.RESULTS)
     commands.add_parser("report", help="generate docs/benchmarks.md and its picture")
     return top
 
@@ -121,12 +112,16 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser().parse_args(arguments)
     match chosen.command:
+        case "all":
+            print(json.dumps(all_steps(chosen)))
         case "run":
             print(json.dumps(run(chosen)))
         case "agree":
             print(json.dumps(agree(chosen)))
+        case "quality":
+            print(json.dumps(measure_quality(chosen)))
         case "report":
-            print(json.dumps({"written": [str(path) for path in report.write()]}))
+            print(json.dumps({"written": write_pages()}))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from . import record
 from .case import Case, Options
 from .driver import Refused, Worker
+from .runner import say
 
 TOKENS = 64
 REFERENCE = "transformers_cpu"
@@ -66,6 +68,21 @@ def random_ids() -> np.ndarray:
     ids = np.random.default_rng(0).integers(1000, 200000, TOKENS).astype(np.int32)
     ids[0] = 2
     return ids
+
+
+def measure(
+    sizes: Sequence[str],
+    contenders: Sequence[str],
+    options: Options,
+    results: Path = record.RESULTS,
+    step: str = "",
+) -> dict[str, object]:
+    """Compare at every size, save and return the document. Raises Refused without a reference."""
+    records: list[dict[str, object]] = []
+    for size in sizes:
+        found = check(size, contenders, options, lambda one: say(f"  {one.to_json()}"))
+        records.append({"size": size, "agreement": [one.to_json() for one in found]})
+    return record.save("agreement", options, {}, records, results, step)
 
 
 def check(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["prefill", "decode", "start", "memory", "switch", "logits", "kernel"]
+Kind = Literal["prefill", "decode", "start", "memory", "switch", "sizes", "logits", "kernel"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Case:
     prefill: `prompt` tokens into an empty cache, until the logits of the last one exist. decode:
     `generate` tokens, one after another, behind `context` cached tokens. start: a new process opens
     the checkpoint and gives the first token of a `prompt`-token prompt. memory: resident bytes
-    while decoding behind `context` tokens. switch: our own change of size inside a session. kernel:
-    one native product. logits: for the agreement check.
+    while decoding behind `context` tokens. switch: our own change of size inside a session. sizes:
+    our speed and memory at several sizes in one process. kernel: one native product. logits: for the agreement check.
     """
 
     kind: Kind
@@ -45,6 +45,8 @@ class Case:
                 return f"{self.size} resident at context {self.context}"
             case "switch":
                 return f"{self.size} switch at {self.context}"
+            case "sizes":
+                return f"sizes at {self.context}"
             case "kernel":
                 return f"{self.note} T={self.prompt}"
             case "logits":

@@ -12,7 +12,7 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -97,15 +97,16 @@ def interleave(
     rounds: int,
     probe: Probe,
     progress: Callable[[Measurement], None],
+    most: Mapping[str, int],
 ) -> tuple[list[Measurement], dict[str, str]]:
     """Rounds 0..`rounds` of A B ... A B ...: (measurements, reason for each contender that dropped
-    out).
+    out). `most`: the last round of contenders that are too slow for all of them.
     """
     measurements: list[Measurement] = []
     dropped: dict[str, str] = {}
     for index in range(rounds + 1):
         for worker in workers:
-            if worker.name in dropped:
+            if worker.name in dropped or index > most.get(worker.name, rounds):
                 continue
             before = probe.measure()
             start = contention.sample()

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FAST_FROM = 38.0
+FAST_FROM = 37.0
 """GB/s of a two-thread read that separates the states of the machine class this was written on."""
 
 

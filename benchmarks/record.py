@@ -50,15 +50,17 @@ def save(
     unavailable: Mapping[str, str],
     records: Sequence[Mapping[str, object]],
     folder: Path = RESULTS,
+    step: str = "",
 ) -> dict[str, object]:
     """Write the result file and return its content (with `file`). Paths of this machine are left
-    out.
+    out. `step`: which step of the whole measurement it was.
     """
     now = datetime.datetime.now(datetime.UTC)
     described = machine.describe()
     document: dict[str, Any] = {
         "format": FORMAT,
         "suite": suite,
+        "step": step,
         "time": now.isoformat(timespec="seconds"),
         "machine": described,
         "threads": options.threads,
@@ -73,21 +75,26 @@ def save(
     return {"file": name, **document}
 
 
-def newest(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
-    """The latest record of every case, by suite; each carries the `document` it comes from.
-
-    Raises ValueError for a file of another format.
-    """
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    documents = []
+def documents(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """Every result file, oldest first. Raises ValueError for a file of another format."""
+    found = []
     for path in folder.glob("*.json"):
         document: dict[str, Any] = json.loads(path.read_text())
         if document.get("format") != FORMAT:
             raise ValueError(
                 f"{path.name} has format {document.get('format')!r}, this program reads {FORMAT}"
             )
-        documents.append(document)
-    for document in sorted(documents, key=lambda one: str(one["time"])):
+        found.append(document)
+    return sorted(found, key=lambda one: str(one["time"]))
+
+
+def newest(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
+    """The latest record of every case, by suite; each carries the `document` it comes from.
+
+    Raises ValueError for a file of another format.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for document in documents(folder):
         origin = {key: value for key, value in document.items() if key != "cases"}
         for one in document["cases"]:
             key = one.get("title") or one["size"]

@@ -1,8 +1,8 @@
-"""Generates `docs/benchmarks.md` and its picture from the result files; no table there is typed by
-hand.
+"""Generates `docs/benchmarks.md`, its pictures, and the README's table from the result files; no
+figure there is typed by hand.
 
 In: `benchmarks/results/*.json`. Out: Markdown with a table for each suite, the newest record of
-each case, and a bar picture of the ratios.
+each case, a bar picture of the ratios, and one of the sizes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import record, suites
+from . import readme, record, suites
+from .between import replace_between
 from .contenders import TITLES
 from .picture import draw_ratios
+from .quality_report import section
 from .ratios import FAST_FROM, Spread, crosses_one
+from .sizes_picture import by_size, draw_sizes
 from .summary import BUSY, Row, rows
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURE = ROOT / "docs" / "images" / "benchmarks.svg"
+SIZES_PICTURE = ROOT / "docs" / "images" / "sizes.png"
+README = ROOT / "README.md"
+QUALITY_PAGE = ROOT / "docs" / "quantisation.md"
 
 INTRODUCTION = f"""\
 # Benchmarks
@@ -130,10 +136,25 @@ def detail_table(records: Sequence[Mapping[str, Any]]) -> str:
     return table(["case", "engine", *(key.replace("_", " ") for key in keys), "read GB/s"], lines)
 
 
+def elastic_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """The change itself, then a table of the sizes."""
+    parts = [detail_table([one for one in records if not is_sizes(one)])]
+    for one in filter(is_sizes, records):
+        sizes = by_size(rows(one)[0].details)
+        figures = list(next(iter(sizes.values()), {}))
+        lines = [[name, *(f"{value:.4g}" for value in row.values())] for name, row in sizes.items()]
+        parts.append(table(["size", *figures], lines))
+    return "\n\n".join(parts)
+
+
+def is_sizes(one: Mapping[str, Any]) -> bool:
+    return bool(one["case"].get("kind") == "sizes")
+
+
 TABLES = {
     "load": time_table,
     "memory": memory_table,
-    "elastic": detail_table,
+    "elastic": elastic_table,
     "kernels": detail_table,
 }
 
@@ -209,21 +230,48 @@ def page(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "\n".join(parts)
 
 
-def write(
-    results: Path = record.RESULTS, target: Path = PAGE, picture: Path = PICTURE
-) -> list[Path]:
-    """Write the page and, if there is anything to compare, the picture."""
-    found = record.newest(results)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(found))
-    bars = [
+def bars(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[tuple[str, Spread]]:
+    """One bar for each ratio of prefill and decode."""
+    return [
         (f"{one['title']} / {TITLES[row.contender]}", row.ratios["all"])
         for suite in ("prefill", "decode")
         for one in found.get(suite, [])
         for row in rows(one)
         if "all" in row.ratios
     ]
-    if not bars:
+
+
+def write(
+    results: Path = record.RESULTS, target: Path = PAGE, picture: Path = PICTURE
+) -> list[Path]:
+    """Write the page and, if there is anything to compare, its picture."""
+    found = record.newest(results)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page(found))
+    if not bars(found):
         return [target]
-    draw_ratios(bars, picture)
+    draw_ratios(bars(found), picture)
     return [target, picture]
+
+
+def write_others(
+    results: Path = record.RESULTS,
+    readme_page: Path = README,
+    sizes: Path = SIZES_PICTURE,
+    quality: Path = QUALITY_PAGE,
+) -> list[Path]:
+    """Write the README's table, the picture of the sizes, and the tables of the quality, where they
+    were measured.
+    """
+    found = record.newest(results)
+    written = []
+    if short := readme.table(found):
+        replace_between(readme_page, "benchmarks", short)
+        written.append(readme_page)
+    for one in filter(is_sizes, found.get("elastic", [])):
+        draw_sizes(by_size(rows(one)[0].details), sizes)
+        written.append(sizes)
+    if tables := section(found.get("quality", [])):
+        replace_between(quality, "quality", tables)
+        written.append(quality)
+    return written

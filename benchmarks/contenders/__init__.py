@@ -8,10 +8,11 @@ repetition; `close(state)` frees everything. A contender runs in a process of it
 
 from __future__ import annotations
 
-NAMES = ("ours", "llama_cpp", "transformers_cpu", "openvino_genai")
+NAMES = ("ours", "llama_cpp", "llama_cpp_mix", "transformers_cpu", "openvino_genai")
 TITLES = {
     "ours": "Matryo",
     "llama_cpp": "llama.cpp",
+    "llama_cpp_mix": "llama.cpp (default mix)",
     "transformers_cpu": "transformers",
     "openvino_genai": "OpenVINO GenAI",
 }

@@ -4,7 +4,7 @@ llama-bench loads the model once and runs a list of equal tests, one JSON line e
 (SIGSTOP) as soon as a line arrives and continued for the next round; its one-second delay between
 tests keeps the stop out of the timed part. So its rounds interleave with the other contenders'
 without paying for a load each time. Weights: the Q4_0 file with head and PLE table also in Q4_0, on
-which it is fastest.
+which it decodes fastest; `llama_cpp_mix` runs llama-quantize's default mix.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def program(options: Options, name: str) -> str | None:
     return shutil.which(name)
 
 
-def checkpoint(options: Options, size: str) -> Path:
-    path = options.models_path / f"{size}-q4_0.gguf"
+def checkpoint(state: State, size: str) -> Path:
+    path = state.options.models_path / f"{size}{state.ending}"
     if not path.is_file():
         raise Unsupported(f"no file {path.name}")
     return path
@@ -75,19 +75,25 @@ class Bench:
         self.process.communicate(timeout=60)
 
 
+PURE = "-q4_0.gguf"
+MIX = "-q4_0-mix.gguf"
+
+
 @dataclass
 class State:
     options: Options
+    ending: str = PURE
+    """Which of the files of a size is run."""
     case: Case | None = None
     bench: Bench | None = None
     left: int = 0
 
 
-def available(options: Options) -> tuple[bool, str]:
+def available(options: Options, ending: str = PURE) -> tuple[bool, str]:
     if program(options, "llama-bench") is None:
         return False, "no llama-bench (give --llama FOLDER)"
-    if not list(options.models_path.glob("*-q4_0.gguf")):
-        return False, "no *-q4_0.gguf in the models folder"
+    if not list(options.models_path.glob(f"*{ending}")):
+        return False, f"no *{ending} in the models folder"
     return True, ""
 
 
@@ -95,16 +101,16 @@ def load(options: Options) -> State:
     return State(options)
 
 
-def command(options: Options, case: Case, tests: int) -> list[str]:
+def command(state: State, case: Case, tests: int) -> list[str]:
     """llama-bench for `tests` repetitions of the case."""
-    bench = program(options, "llama-bench")
+    bench = program(state.options, "llama-bench")
     assert bench is not None
     words = [
         bench,
         "-m",
-        str(checkpoint(options, case.size)),
+        str(checkpoint(state, case.size)),
         "-t",
-        str(options.threads),
+        str(state.options.threads),
         "-o",
         "jsonl",
         "-r",
@@ -142,7 +148,7 @@ def run_test(state: State, case: Case) -> Result:
     if state.bench is None or state.case != case or state.left == 0:
         close(state)
         state.case, state.left = case, state.options.rounds + 1
-        state.bench = Bench(command(state.options, case, state.left))
+        state.bench = Bench(command(state, case, state.left))
     test = state.bench.next_test()
     state.left -= 1
     samples = test["samples_ns"]
@@ -161,8 +167,8 @@ def run_start(state: State, case: Case) -> Result:
     """A whole process from its start to the logits behind the prompt (no tokenising, no sampling)."""
     close(state)
     if case.cold:
-        drop_from_page_cache(checkpoint(state.options, case.size))
-    arguments = command(state.options, case, 1)
+        drop_from_page_cache(checkpoint(state, case.size))
+    arguments = command(state, case, 1)
     started = time.perf_counter()
     bench = Bench(arguments)
     bench.next_test()
@@ -183,7 +189,7 @@ def run_logits(state: State, case: Case) -> Result:
     target = Path(case.note)
     base = target.with_suffix(".kld")
     words = [
-        perplexity, "-m", str(checkpoint(state.options, case.size)), "-t", str(state.options.threads),
+        perplexity, "-m", str(checkpoint(state, case.size)), "-t", str(state.options.threads),
         "-f", str(target.with_name("text.txt")), "-c", str(case.prompt), "-b", str(case.prompt), "--chunks", "1",
         "--kl-divergence-base", str(base), "--no-warmup",
     ]  # fmt: skip
@@ -197,134 +203,6 @@ def run_logits(state: State, case: Case) -> Result:
     base.unlink()
     found.save(target)
     np.save(target.with_name("ids.npy"), found.ids)
-    return Result(time.perf_counter() - started, case.prompt)
-
-
-def close(self) -> None:
-    self.process.kill()
-    self.process.communicate(timeout=60)
-
-
-@dataclass
-class State:
-    options: Options
-    case: Case | None = None
-    bench: Bench | None = None
-    left: int = 0
-
-
-def available(options: Options) -> tuple[bool, str]:
-    if program(options, "llama-bench") is None:
-        return False, "no llama-bench (give --llama FOLDER)"
-    if not list(options.models_path.glob("*-q4_0.gguf")):
-        return False, "no *-q4_0.gguf in the models folder"
-    return True, ""
-
-
-def load(options: Options) -> State:
-    return State(options)
-
-
-def command(options: Options, case: Case, tests: int) -> list[str]:
-    """llama-bench for `tests` repetitions of the case."""
-    bench = program(options, "llama-bench")
-    assert bench is not None
-    words = [
-        bench,
-        "-m",
-        str(checkpoint(options, case.size)),
-        "-t",
-        str(options.threads),
-        "-o",
-        "jsonl",
-        "-r",
-        "1",
-    ]
-    prompt, generate = (
-        ([case.prompt], [0]) if case.kind in ("prefill", "start") else ([0], [case.generate])
-    )
-    if prompt[0]:
-        words += ["-p", ",".join(map(str, prompt * tests)), "-n", "0"]
-    else:
-        words += ["-p", "0", "-n", ",".join(map(str, generate * tests))]
-    if case.context:
-        words += ["-d", str(case.context)]
-    if case.kind == "start" or case.prompt >= LONG_PROMPT:
-        words.append("--no-warmup")
-    if case.kind != "start":
-        words += ["--delay", "1"]
-    return words
-
-
-def run(state: State, case: Case) -> Result:
-    match case.kind:
-        case "prefill" | "decode" | "memory":
-            return run_test(state, case)
-        case "start":
-            return run_start(state, case)
-        case "logits":
-            return run_logits(state, case)
-        case _:
-            raise Unsupported(f"llama.cpp has no {case.kind}")
-
-
-def run_test(state: State, case: Case) -> Result:
-    if state.bench is None or state.case != case or state.left == 0:
-        close(state)
-        state.case, state.left = case, state.options.rounds + 1
-        state.bench = Bench(command(state.options, case, state.left))
-    test = state.bench.next_test()
-    state.left -= 1
-    samples = test["samples_ns"]
-    assert isinstance(samples, list)
-    resident, peak = memory_of(state.bench.process.pid)
-    return Result(
-        seconds=samples[0] / 1e9,
-        tokens=case.prompt or case.generate,
-        resident_bytes=resident,
-        peak_bytes=peak,
-        details={"build": str(test["build_commit"]), "number": str(test["build_number"])},
-    )
-
-
-def run_start(state: State, case: Case) -> Result:
-    """A whole process from its start to the logits behind the prompt (no tokenising, no sampling)."""
-    close(state)
-    if case.cold:
-        drop_from_page_cache(checkpoint(state.options, case.size))
-    arguments = command(state.options, case, 1)
-    started = time.perf_counter()
-    bench = Bench(arguments)
-    bench.next_test()
-    seconds = time.perf_counter() - started
-    resident, peak = memory_of(bench.process.pid)
-    bench.close()
-    return Result(seconds, 1, resident, peak)
-
-
-def run_logits(state: State, case: Case) -> Result:
-    """Log-probabilities behind a text, in llama-perplexity's file for KL divergences (16 bits a
-    value).
-    """
-    close(state)
-    perplexity = program(state.options, "llama-perplexity")
-    if perplexity is None:
-        raise Unsupported("no llama-perplexity")
-    target = Path(case.note)
-    text, base = target.with_suffix(".txt"), target.with_suffix(".kld")
-    words = [
-        perplexity, "-m", str(checkpoint(state.options, case.size)), "-t", str(state.options.threads),
-        "-f", str(text), "-c", str(case.prompt), "-b", str(case.prompt), "--chunks", "1",
-        "--kl-divergence-base", str(base), "--no-warmup",
-    ]  # fmt: skip
-    started = time.perf_counter()
-    done = subprocess.run(words, capture_output=True, text=True, timeout=900, check=False)
-    if done.returncode != 0 or not base.exists():
-        raise RuntimeError(
-            f"llama-perplexity ended with {done.returncode}: {done.stderr.strip()[-500:]}"
-        )
-    read_log_probabilities(base).save(target)
-    base.unlink()
     return Result(time.perf_counter() - started, case.prompt)
 
 

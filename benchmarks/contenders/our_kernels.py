@@ -11,6 +11,7 @@ import os
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class Product:
     numpy.
     """
 
-    matrices: list[object]
+    matrices: list[Any]
     bytes_each: int
     dense: np.ndarray
 
@@ -60,9 +61,7 @@ def make(note: str) -> Product:
     packed = empty_panel(kind, rows, columns)
     kernels.pack(kind, "panel", dense, packed)
     count = max(3, SET_BYTES // packed.nbytes)
-    matrices: list[object] = [
-        kernels.Matrix(kind, "panel", rows, columns, packed.copy()) for _ in range(count)
-    ]
+    matrices = [kernels.Matrix(kind, "panel", rows, columns, packed.copy()) for _ in range(count)]
     return Product(matrices, packed.nbytes, dense)
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ def run(state: State, case: Case) -> Result:
             return start(state, case)
         case "switch":
             return switch(state, case)
+        case "sizes":
+            return sizes(state, case)
         case "logits":
             return logits(state, case)
         case "kernel":
@@ -142,7 +145,9 @@ def timed_tokens(session: Any, count: int) -> list[float]:
     for event in session.generate(None, max_tokens=count, sampling=matryo.GREEDY):
         if event.kind == "token":
             times.append(time.perf_counter())
-    return [after - before for before, after in zip(times, times[1:], strict=False)]
+    if len(times) < 2:
+        raise RuntimeError("the first token was an end token: take another seed")
+    return [after - before for before, after in pairwise(times)]
 
 
 def decode(state: State, case: Case) -> Result:
@@ -213,6 +218,41 @@ def switch(state: State, case: Case) -> Result:
         resident_GB_small_only=before / 1e9,
         resident_GB_both=after / 1e9,
     )
+
+
+def plans_between(model: Any) -> dict[str, Any]:
+    """Plans from the smallest to the largest: wider networks first, then the skipped layers."""
+    import matryo
+
+    small, large = model.plan("e2b"), model.plan("e4b")
+    narrow, wide = small.ffn_width[0], large.ffn_width[0]
+    chosen = {"e2b": small}
+    for layers, width in (
+        (small.layers, (3 * narrow + wide) // 4),
+        (small.layers, (narrow + wide) // 2),
+        (large.layers, (narrow + wide) // 2),
+        (large.layers, (narrow + 3 * wide) // 4),
+    ):
+        plan = matryo.Plan(layers, (width,) * len(layers), large.num_owners)
+        chosen[f"{len(layers)} x {width}"] = plan
+    return {**chosen, "e4b": large}
+
+
+def sizes(state: State, case: Case) -> Result:
+    """Tokens a second and resident bytes, size by size, in one session of one process."""
+    model = model_of(state, case.size)
+    session = behind(state, Case("sizes", "e2b", context=case.context))
+    details: dict[str, float | str] = {}
+    total = tokens = 0.0
+    for name, plan in plans_between(model).items():
+        session.plan = plan
+        timed_tokens(session, 2)
+        seconds = timed_tokens(session, case.generate)
+        total, tokens = total + sum(seconds), tokens + len(seconds)
+        details[f"{name}: tokens/s"] = float(1 / np.median(seconds))
+        details[f"{name}: MB/token"] = needed_bytes(model, plan, case.context) / 1e6
+        details[f"{name}: resident GB"] = memory_of(os.getpid())[0] / 1e9
+    return result(total, int(tokens), **details)
 
 
 def logits(state: State, case: Case) -> Result:

@@ -15,6 +15,7 @@ EXPLANATION = (
 CONTENDERS: tuple[str, ...] = ("ours",)
 ROUNDS = 5
 FRESH = False
+MOST: dict[str, int] = {}
 SHAPES = (
     "q4 16384x2048",
     "q4 2048x8192",

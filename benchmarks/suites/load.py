@@ -14,9 +14,10 @@ EXPLANATION = (
     "pages were dropped from the page cache before (the hypervisor may still cache the disk). Ours starts Python and "
     "opens the tokenizer; llama.cpp is llama-bench without warm-up, which loads its tokenizer but does not use it."
 )
-CONTENDERS: tuple[str, ...] = ("ours", "llama_cpp")
+CONTENDERS: tuple[str, ...] = ("ours", "llama_cpp", "llama_cpp_mix")
 ROUNDS = 5
 FRESH = True
+MOST: dict[str, int] = {}
 
 
 def cases(sizes: Sequence[str]) -> list[Case]:

@@ -11,9 +11,10 @@ EXPLANATION = (
     "Resident set of the process (everything: weights, cache, program, mapped file pages) after decoding 16 tokens "
     "behind 2048, and its peak since the start. llama-bench keeps a second copy of the cache (about 35 MB)."
 )
-CONTENDERS: tuple[str, ...] = ("ours", "llama_cpp", "transformers_cpu")
+CONTENDERS: tuple[str, ...] = ("ours", "llama_cpp", "llama_cpp_mix", "transformers_cpu")
 ROUNDS = 1
 FRESH = True
+MOST: dict[str, int] = {}
 
 
 def cases(sizes: Sequence[str]) -> list[Case]:

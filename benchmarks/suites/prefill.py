@@ -8,9 +8,16 @@ from ..case import Case
 
 TITLE = "Prefill"
 EXPLANATION = "Tokens a second from an empty cache to the logits of the last prompt token."
-CONTENDERS: tuple[str, ...] = ("ours", "llama_cpp", "transformers_cpu", "openvino_genai")
+CONTENDERS: tuple[str, ...] = (
+    "ours",
+    "llama_cpp",
+    "llama_cpp_mix",
+    "transformers_cpu",
+    "openvino_genai",
+)
 ROUNDS = 9
 FRESH = False
+MOST: dict[str, int] = {}
 
 
 def cases(sizes: Sequence[str]) -> list[Case]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -171,7 +172,7 @@ class GgufSink:
         if kind in BLOCKS:
             values, size = BLOCKS[kind]
             shape = (*shape[:-1], shape[-1] // values * size)
-            dtype = np.dtype(np.uint8)
+            dtype: np.dtype[Any] = np.dtype(np.uint8)
         else:
             dtype = np.dtype(np.float16 if kind == F16 else np.float32)
         nbytes = int(np.prod(shape)) * dtype.itemsize

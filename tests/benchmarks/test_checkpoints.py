@@ -212,7 +212,7 @@ def test_log_probabilities_of_llama_perplexity_are_read(tmp_path: Path) -> None:
     context, size = 8, 5
     header = b"_logits_" + np.array([context, size, 1], np.int32).tobytes()
     ids = np.arange(10, 10 + context, dtype=np.int32)
-    row = np.array([0.5, -3.0], np.float32).view(np.uint16).tolist() + [0, 1, 2, 3, 4, 0]
+    row = [*np.array([0.5, -3.0], np.float32).view(np.uint16).tolist(), 0, 1, 2, 3, 4, 0]
     data = header + ids.tobytes() + np.array(row * 3, np.uint16).tobytes()
     path = tmp_path / "base.kld"
     path.write_bytes(data)

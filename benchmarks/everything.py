@@ -1,0 +1,133 @@
+"""The whole measurement behind docs/benchmarks.md, as steps that can be continued.
+
+In: options, a time budget. Out: one result file a step, then the pages. A step that already has a
+result of the checked-out commit is left out, so a run that was interrupted, or whose budget ended,
+goes on where it was. What needs a quiet machine comes first, in the order of importance; memory and
+agreement do not depend on the speed and come last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from . import agreement, contention, machine, record
+from .case import Options
+from .driver import Refused
+from .runner import run_suite, say
+
+OURS, PURE, MIX, HF, OPENVINO = (
+    "ours", "llama_cpp", "llama_cpp_mix", "transformers_cpu", "openvino_genai",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """Some cases of a suite. `seconds` is what it takes on a quiet machine of the class it was
+    written on, `quiet` whether its figures are times.
+    """
+
+    name: str
+    suite: str
+    sizes: tuple[str, ...]
+    contenders: tuple[str, ...]
+    rounds: int
+    seconds: int
+    only: str = ""
+    quiet: bool = True
+
+
+STEPS = (
+    Step("decode-e2b", "decode", ("e2b",), (OURS, PURE, MIX, HF, OPENVINO), 8, 330, "at 512"),
+    Step("decode-e4b", "decode", ("e4b",), (OURS, PURE), 8, 210, "at 512"),
+    Step("prefill-e2b", "prefill", ("e2b",), (OURS, PURE, MIX, HF, OPENVINO), 4, 230, "prefill 512"),
+    Step("prefill-e4b", "prefill", ("e4b",), (OURS, PURE), 4, 170, "prefill 512"),
+    Step("load-e2b", "load", ("e2b",), (OURS, PURE), 4, 90),
+    Step("elastic", "elastic", ("e2b", "e4b"), (OURS,), 4, 60),
+    Step("kernels", "kernels", (), (OURS,), 3, 60),
+    Step("load-e4b", "load", ("e4b",), (OURS, PURE), 3, 170),
+    Step("ttft-e2b", "ttft", ("e2b",), (OURS, PURE), 5, 60),
+    Step("prefill-e2b-2048", "prefill", ("e2b",), (OURS, PURE), 2, 200, "prefill 2048"),
+    Step("ttft-e4b", "ttft", ("e4b",), (OURS, PURE), 3, 70),
+    Step("decode-e2b-8192", "decode", ("e2b",), (OURS, PURE), 4, 420, "at 8192"),
+    Step("prefill-e4b-2048", "prefill", ("e4b",), (OURS, PURE), 1, 260, "prefill 2048"),
+    Step("decode-e4b-8192", "decode", ("e4b",), (OURS, PURE), 4, 700, "at 8192"),
+    Step("memory-e2b", "memory", ("e2b",), (OURS, PURE, MIX, HF), 1, 400, quiet=False),
+    Step("memory-e4b", "memory", ("e4b",), (OURS, PURE), 1, 300, quiet=False),
+    Step("agreement-e2b", "agreement", ("e2b",), (OURS, PURE), 1, 400, quiet=False),
+)  # fmt: skip
+
+
+def measure(step: Step, options: Options, results: Path) -> None:
+    """Do one step and save its result. Raises Refused if the reference of an agreement cannot run."""
+    chosen = replace(options, rounds=step.rounds)
+    if step.suite == "agreement":
+        agreement.measure(step.sizes, step.contenders, chosen, results, step.name)
+    else:
+        run_suite(step.suite, step.sizes, step.contenders, chosen, step.only, results, step.name)
+
+
+def finished(results: Path, commit: str) -> set[str]:
+    """Steps that have a result of this commit."""
+    return {
+        str(document.get("step"))
+        for document in record.documents(results)
+        if document["machine"]["commit"] == commit
+    }
+
+
+def selected(names: Sequence[str], part: str) -> list[Step]:
+    """part: quiet (times), any (not times) or all. Raises ValueError for unknown names."""
+    unknown = set(names) - {step.name for step in STEPS}
+    if unknown:
+        known = ", ".join(step.name for step in STEPS)
+        raise ValueError(f"no step {', '.join(sorted(unknown))}; there are: {known}")
+    return [
+        step
+        for step in STEPS
+        if (not names or step.name in names) and (part == "all" or step.quiet == (part == "quiet"))
+    ]
+
+
+def run(
+    steps: Iterable[Step],
+    options: Options,
+    results: Path,
+    minutes: float,
+    again: bool,
+    do: Callable[[Step, Options, Path], None] = measure,
+) -> dict[str, str]:
+    """Step name -> `measured`, `kept`, `no time` or the reason of a failure.
+
+    minutes: a step that would probably end later than this is not begun; 0 = no limit.
+    """
+    commit = machine.commit()
+    kept = set() if again else finished(results, commit)
+    end = time.monotonic() + 60 * minutes
+    outcome: dict[str, str] = {}
+    for step in steps:
+        if step.name in kept:
+            outcome[step.name] = "kept"
+        elif minutes and time.monotonic() + step.seconds > end:
+            outcome[step.name] = "no time"
+        else:
+            say(
+                f"== {step.name}, about {step.seconds} s; {others_now():.0%} of the machine is busy"
+            )
+            started = time.monotonic()
+            try:
+                do(step, options, results)
+                outcome[step.name] = "measured"
+            except (Refused, OSError, RuntimeError) as error:
+                outcome[step.name] = f"{type(error).__name__}: {error}"
+            say(f"== {step.name}: {outcome[step.name]}, {time.monotonic() - started:.0f} s")
+    return outcome
+
+
+def others_now() -> float:
+    """Share of the machine that other processes use during half a second."""
+    before = contention.sample()
+    time.sleep(0.5)
+    return contention.share_of_others(before, contention.sample())
