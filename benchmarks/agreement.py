@@ -88,7 +88,7 @@ def measure(
 def check(
     size: str, contenders: Sequence[str], options: Options, progress: Callable[[Agreement], None]
 ) -> list[Agreement]:
-    """Run every contender once, one after another (the reference alone needs 15 GB), and compare.
+    """Run every contender once, one after another (the reference alone needs 11 GB), and compare.
 
     Raises Refused if the reference cannot run.
     """

@@ -1,9 +1,8 @@
 """Hugging Face transformers, bf16, scaled-dot-product attention: the reference implementation as
 people run it.
 
-The logits case runs the same weights with float32 activations (every weight but the PLE table
-converted to float32, the rows of that table when they are looked up), which is what the agreement
-check compares everyone with.
+The logits case runs the same weights with float32 arithmetic, which is what the agreement check
+compares everyone with.
 """
 
 from __future__ import annotations
@@ -73,16 +72,32 @@ def prepare(state: State, size: str, float32: bool) -> None:
 
 
 def to_float32(model: Any) -> None:
-    """Convert every weight but the PLE table, whose rows are converted after the lookup."""
+    """Compute in float32 with the same weights, and keep the large ones in bf16.
+
+    A projection is converted while it is used, rows of the tables after the lookup, the rest at
+    once: the model needs half the memory of one in float32 and gives its numbers.
+    """
     import torch
 
-    table = model.model.embed_tokens_per_layer
+    large = set()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            large.add(module.weight)
+            module.forward = lambda x, m=module: torch.nn.functional.linear(x, m.weight.float())
+        elif isinstance(module, torch.nn.Embedding):
+            large.add(module.weight)
+            module.forward = lambda ids, m=module: looked_up(ids, m)
     for tensor in [*model.parameters(), *model.buffers()]:
-        if tensor is not table.weight and tensor.is_floating_point():
+        if tensor not in large and tensor.is_floating_point():
             tensor.data = tensor.data.float()
-    # The scale is a bf16 number either way; rows must be multiplied in float32.
-    scale = table.embed_scale.float()
-    table.forward = lambda ids: torch.nn.functional.embedding(ids, table.weight).float() * scale
+
+
+def looked_up(ids: Any, table: Any) -> Any:
+    """Rows of a scaled embedding, converted before they are multiplied by its scale."""
+    import torch
+
+    rows = torch.nn.functional.embedding(ids, table.weight).float()
+    return rows * table.embed_scale.float()
 
 
 def random_ids(model: Any, count: int) -> torch.Tensor:

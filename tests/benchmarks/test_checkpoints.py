@@ -187,6 +187,21 @@ def test_transformers_reads_the_checkpoint_and_gives_sane_logits(folder: Path) -
     assert float(logits.abs().max()) < 30
 
 
+def test_float32_arithmetic_on_bf16_weights_gives_the_numbers_of_float32(folder: Path) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from benchmarks.contenders.transformers_cpu import to_float32
+
+    def logits(dtype: object) -> np.ndarray:
+        model = transformers.Gemma3nForCausalLM.from_pretrained(folder / "e2b-hf", dtype=dtype)
+        if dtype == torch.bfloat16:
+            to_float32(model)
+        with torch.inference_mode():
+            return model(torch.arange(300, 340)[None]).logits[0].float().numpy()
+
+    np.testing.assert_allclose(logits(torch.bfloat16), logits(torch.float32), atol=2e-3)
+
+
 def test_the_tokenizer_goes_there_and_back(folder: Path) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "e2b-hf" / "tokenizer.json"))
     ids = tokenizer.encode("a bc \u00e9").ids
