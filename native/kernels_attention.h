@@ -1,4 +1,11 @@
-// The third part of the kernel table: rotation, K/V pages, attention.
+// The third part of the kernel table: norm and rotation of heads, K/V pages, attention, the end of the block.
+//
+// Arithmetic contract, the same on every instruction set (sums over lanes always run over 16 virtual lanes):
+//   score   s[j] = (Σ_d fma(k[d][j], q[d], acc), d ascending) * key scale (int8 only);
+//   softmax page by page: m' = max(m, max_j s[j]); sum and mixed are scaled by e^(m - m') where m grew;
+//           w[j] = e^(s[j] - m'), exactly 0 for keys that are not visible;
+//   mix     mixed[d] = fma(w[j] * value scale (int8 only), v[j][d], mixed[d]), j ascending.
+// One accumulator an output; a query's bits depend on its own keys only, not on the queries worked on beside it.
 #pragma once
 
 #include <stddef.h>
@@ -6,6 +13,63 @@
 
 namespace matryo {
 
-struct AttentionKernels {};
+constexpr int kPage = 64;  // tokens
+
+enum KvKind : int32_t { kKvF32 = 0, kKvBf16 = 1, kKvInt8 = 2 };
+
+// What one page holds of one kv head (docs/architecture.md section 4); scales (64) are null unless int8.
+struct KvPart {
+  uint8_t* keys;    // (Dh, 64)
+  uint8_t* values;  // (64, Dh)
+  float* key_scales;
+  float* value_scales;
+};
+
+// The softmax of several queries over the keys seen so far: largest score, Σ e^(s - largest), Σ e^(s - largest) v.
+struct SoftmaxState {
+  float* maxima;  // (count), -inf before the first key
+  float* sums;    // (count)
+  float* mixed;   // (count, Dh)
+};
+
+// Takes one page into the state of `count` queries of one kv head. Query i sees slots [first[i], last[i]).
+struct AttendPage {
+  KvPart part;
+  int32_t head_dim;
+  int32_t count;
+  const float* queries;  // (count, Dh)
+  const int32_t *first, *last;
+  SoftmaxState state;
+  float* scores;  // scratch (count, 64)
+};
+
+// out (n) = ((active + rms(attended) * attended_weight) + (normed + rms(laurel) * laurel_weight)) / sqrt 2.
+struct AttentionEnd {
+  const float *active, *attended, *attended_weight;
+  const float *normed, *laurel, *laurel_weight;
+  int32_t n;
+  float eps;
+  float* out;
+};
+
+struct AttentionKernels {
+  // out (n) = x / sqrt(mean(x²) + eps), times weight unless null, then rotated unless cos is null: with
+  // (a, b) = (out[i], out[i + n/2]): (a cos[i] - b sin[i], b cos[i] + a sin[i]). n is even; out may be x.
+  void (*norm_rotate)(const float* x, const float* weight, int32_t n, float eps, const float* cos, const float* sin,
+                      float* out);
+
+  // Stores key and value (Dh) of one token as slot `slot`, indexed by KvKind: bf16 to nearest even; int8 as
+  // rint(x * (127 / absmax)) with scale absmax / 127, or zeros and scale 0 where absmax < 2^-100.
+  void (*store_kv[3])(const float* key, const float* value, int32_t head_dim, int32_t slot, const KvPart& part);
+
+  void (*attend_page[3])(const AttendPage& call);  // indexed by KvKind
+  void (*int8_to_f32)(const int8_t* x, int64_t n, float* out);
+
+  // state[i] takes in the keys of part[i], i < count. A part with sum 0 saw no key and changes nothing.
+  void (*merge_states)(const SoftmaxState& state, const SoftmaxState& part, int32_t count, int32_t head_dim);
+  void (*scale_row)(const float* x, int32_t n, float factor, float* out);  // out = x * factor
+
+  void (*end_attention)(const AttentionEnd& call);
+};
 
 }  // namespace matryo

@@ -105,8 +105,8 @@ void construct_layer(Layer* self, nb::kwargs given) {
   view.num_heads = fields.value<int32_t>("num_heads");
   view.num_kv_heads = fields.value<int32_t>("num_kv_heads");
   view.head_dim = fields.value<int32_t>("head_dim");
-  view.eps = fields.value<float>("eps");
-  view.sparsity_z = fields.value<float>("sparsity_z");
+  view.eps = static_cast<float>(fields.value<double>("eps"));  // a cast to float refuses what float would round
+  view.sparsity_z = static_cast<float>(fields.value<double>("sparsity_z"));
   if (view.num_heads < 1 || view.num_kv_heads < 1 || view.num_heads % view.num_kv_heads != 0 || view.head_dim < 2 ||
       view.head_dim % 2 != 0) {
     refuse("num_heads must be a multiple of num_kv_heads, and head_dim even");

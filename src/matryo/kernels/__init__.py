@@ -29,6 +29,7 @@ from matryo._native import (
     altup_merge,
     altup_predict,
     argmax,
+    attend,
     attention,
     feed_forward,
     gather,
@@ -51,7 +52,7 @@ from matryo._native import (
 
 __all__ = [
     "Matrix", "PageTable", "advise_rows", "altup_correct", "altup_expand", "altup_merge", "altup_predict", "argmax",
-    "attention", "feed_forward", "gather", "isa", "isas", "layer_handle", "logits", "matmul", "matmul_group", "pack",
+    "attend", "attention", "feed_forward", "gather", "isa", "isas", "layer_handle", "logits", "matmul", "matmul_group", "pack",
     "ple_combine", "read_bandwidth", "rms_norm", "set_isa", "set_threads", "start", "threads", "top_k", "unpack",
     "write_kv",
 ]  # fmt: skip
