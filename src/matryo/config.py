@@ -62,6 +62,7 @@ _MODEL_TYPES = ("gemma3n", "gemma3n_text")
 _DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 # Limits that no real checkpoint approaches; they keep products of sizes inside 63 bits and buffers inside reason.
+_MAX_FILE_BYTES = 16 << 20
 _MAX_LAYERS, _MAX_SIZE, _MAX_VOCAB, _MAX_CONTEXT = 4096, 1 << 20, 1 << 24, 1 << 24
 
 
@@ -123,6 +124,8 @@ class TextConfig:
     def from_file(cls, path: Path) -> TextConfig:
         """Reads config.json at `path`. Raises ConfigError if it is missing, not JSON, or not a Gemma 3n text model."""
         try:
+            if path.stat().st_size > _MAX_FILE_BYTES:
+                raise ConfigError(f"{path} is larger than {_MAX_FILE_BYTES} bytes; no config.json is")
             document = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error

@@ -16,6 +16,7 @@ PACKAGE = Path(matryo.__file__).parent
 LAYERS = (
     ("matryo.errors",),
     ("matryo.config",),
+    ("matryo.checkpoint.atomic",),
     ("matryo.checkpoint.safetensors", "matryo.checkpoint.huggingface"),
     ("matryo.kernels",),
     ("matryo.quantize",),

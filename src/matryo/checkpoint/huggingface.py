@@ -1,10 +1,11 @@
 """A Hugging Face directory of Gemma 3n weights as named float32 blocks.
 
-In: a directory with `config.json` and `model.safetensors`, alone or sharded with an index; text-only or multimodal; bf16,
-f16 or f32. Out: `HuggingFaceSource`, which gives row ranges of text tensors by canonical name (the name below the
-language model, such as `layers.0.mlp.up_proj.weight`). Names and shapes are checked before anything is read; only JSON
-and safetensors are ever parsed, so a checkpoint cannot run code.
-Source of names and shapes: transformers `modeling_gemma3n.py`; K/V tensors of reader layers are shipped but dead.
+In: a directory with `config.json` and `model.safetensors`, alone or sharded with an index;
+text-only or multimodal; bf16, f16 or f32. Out: `HuggingFaceSource`, which gives row ranges of text
+tensors by canonical name (the name below the language model, such as
+`layers.0.mlp.up_proj.weight`). Names and shapes are checked before anything is read; only JSON and
+safetensors are ever parsed, so a checkpoint cannot run code. Source of names and shapes:
+transformers `modeling_gemma3n.py`; K/V tensors of reader layers are shipped but dead.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from matryo.checkpoint.atomic import UNFINISHED
 from matryo.checkpoint.safetensors import SafetensorsFile
 from matryo.config import NUM_STREAMS, TextConfig
 from matryo.errors import CheckpointError
@@ -30,6 +32,7 @@ _OTHER_TOWERS = (
     "vision_tower.", "audio_tower.", "embed_vision.", "embed_audio.", "multi_modal_projector.",
 )  # fmt: skip
 _MAX_INDEX_BYTES = 64 << 20
+_ROWS_COMPARED = 4096
 
 LAYER_VECTORS = {
     "router_norm": "altup.router_norm.weight",
@@ -65,48 +68,77 @@ OWNER_ONLY = frozenset({"k", "v", "k_norm"})
 
 
 class HuggingFaceSource:
-    """An open checkpoint directory. Raises CheckpointError for anything missing, misshapen, unknown or unreadable."""
+    """An open checkpoint directory.
+
+    Raises CheckpointError for anything missing, misshapen, unknown or unreadable.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        if (directory / UNFINISHED).exists():
+            raise CheckpointError(
+                "is unfinished: run the command that was writing it again", file=str(directory)
+            )
         self.config = TextConfig.from_file(directory / "config.json")
         self.files = tuple(SafetensorsFile(path) for path in _weight_files(directory))
         self._where = _locate(directory, self.files)
-        prefix = _text_prefix(self._where)
+        self.prefix = prefix = _text_prefix(self._where)
         self.shapes = text_shapes(self.config)
         self._names = {name: prefix + name for name in self.shapes}
+        self._dead = _dead_names(self.config)
         self.others = self._classify(prefix)
         for name, shape in self.shapes.items():
             self._check(name, shape)
 
     @property
     def identity(self) -> str:
-        """A hash of the config and of the files' headers, sizes and times: changes when the checkpoint does."""
-        parts: list[Any] = [hashlib.sha256((self.directory / "config.json").read_bytes()).hexdigest()]
+        """A hash of the config and of the files' headers, sizes and times."""
+        parts: list[Any] = [
+            hashlib.sha256((self.directory / "config.json").read_bytes()).hexdigest()
+        ]
         for file in self.files:
-            parts.append((file.path.name, file.num_bytes, file.path.stat().st_mtime_ns, file.header_sha256))
+            parts.append(
+                (file.path.name, file.num_bytes, file.path.stat().st_mtime_ns, file.header_sha256)
+            )
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def read(self, name: str, rows: slice = slice(None)) -> F32:
-        """Rows of text tensor `name` as float32, copied; a vector counts as rows of one value."""
-        return self.read_raw(self._names[name], rows)
+        """Rows of text tensor `name` as float32, copied; a vector counts as rows of one value.
+
+        Raises CheckpointError naming tensor, row and column if a value is not finite.
+        """
+        return self.read_other(self._names[name], rows)
 
     def read_columns(self, name: str, cols: slice) -> F32:
-        """Columns of a text matrix as float32 (rows, cols), copied."""
-        file = self._where[self._names[name]]
-        info = file.info(self._names[name])
-        return _float32(info.dtype, file.array(self._names[name])[:, cols])
+        """Columns of a text matrix as float32 (rows, cols), copied. Raises as `read`."""
+        full = self._names[name]
+        file = self._where[full]
+        values = _float32(file.info(full).dtype, file.array(full)[:, cols])
+        self._check_finite(full, values, 0, cols.start or 0)
+        return values
 
     def forget(self, name: str, rows: slice = slice(None)) -> None:
         """Lets the system drop the pages of rows already read."""
-        self.forget_raw(self._names[name], rows)
+        self.forget_other(self._names[name], rows)
 
-    def read_raw(self, full_name: str, rows: slice = slice(None)) -> F32:
+    def read_other(self, full_name: str, rows: slice = slice(None)) -> F32:
         """As `read`, by the name in the file (for tensors outside the language model)."""
         file = self._where[full_name]
-        return _float32(file.info(full_name).dtype, file.array(full_name)[rows])
+        dtype = file.info(full_name).dtype
+        if dtype not in _FLOATS:
+            raise self._wrong("wrong dtype", full_name, " or ".join(_FLOATS), dtype)
+        values = _float32(dtype, file.array(full_name)[rows])
+        self._check_finite(full_name, values, rows.start or 0, 0)
+        return values
 
-    def forget_raw(self, full_name: str, rows: slice = slice(None)) -> None:
+    def bits(
+        self, full_name: str, rows: slice = slice(None), cols: slice = slice(None)
+    ) -> npt.NDArray[Any]:
+        """A view of a part of any tensor as it is stored; copy it before `forget_other`."""
+        array = self._where[full_name].array(full_name)
+        return array[(rows, cols)[: array.ndim]]
+
+    def forget_other(self, full_name: str, rows: slice = slice(None)) -> None:
         """As `forget`, by the name in the file."""
         file = self._where[full_name]
         shape = file.info(full_name).shape
@@ -120,23 +152,35 @@ class HuggingFaceSource:
         """The file that holds a tensor, by its name in the file."""
         return self._where[full_name]
 
-    def full_name(self, name: str) -> str:
-        """The name in the file of a text tensor."""
-        return self._names[name]
+    def stored_names(self) -> Iterable[tuple[str, str | None]]:
+        """Every tensor that is stored: its name in the file, and the canonical one if it is a text
+        tensor.
 
-    @property
-    def all_names(self) -> Iterable[str]:
-        """Every tensor name, as in the files."""
-        return self._where.keys()
+        K/V of reader layers are among the text tensors, a copy of the embedding as output head is
+        left out.
+        """
+        others = set(self.others)
+        for full in self._where:
+            name = full.removeprefix(self.prefix)
+            if full in others:
+                yield full, None
+            elif name in self.shapes or name in self._dead:
+                yield full, name
 
     def find_other(self, ending: str) -> str | None:
-        """The full name of a tensor outside the language model, by how it ends; None if there is none."""
+        """The full name of a tensor outside the language model, by how it ends.
+
+        None if there is none.
+        """
         return next((name for name in self.others if name.endswith(ending)), None)
 
     def _classify(self, prefix: str) -> tuple[str, ...]:
-        """Names outside the language model. Raises CheckpointError for a text tensor nobody knows."""
+        """Names outside the language model.
+
+        Raises CheckpointError for a text tensor nobody knows.
+        """
         known = set(self._names.values())
-        dead = {prefix + name for name in _dead_names(self.config)}
+        dead = {prefix + name for name in self._dead}
         others = []
         for name in self._where:
             if name in known or name in dead:
@@ -155,29 +199,51 @@ class HuggingFaceSource:
     def _check(self, name: str, shape: tuple[int, ...]) -> None:
         full = self._names[name]
         if full not in self._where:
-            raise CheckpointError("tensor is missing", file=str(self.directory), tensor=full, expected=str(shape))
-        file = self._where[full]
-        info = file.info(full)
+            raise CheckpointError(
+                "tensor is missing", file=str(self.directory), tensor=full, expected=str(shape)
+            )
+        info = self._where[full].info(full)
         if info.shape != shape:
-            raise CheckpointError(
-                "wrong shape", file=str(file.path), tensor=full, expected=str(shape), got=str(info.shape)
-            )
+            raise self._wrong("wrong shape", full, str(shape), str(info.shape))
         if info.dtype not in _FLOATS:
-            raise CheckpointError(
-                "wrong dtype", file=str(file.path), tensor=full, expected=" or ".join(_FLOATS), got=info.dtype
-            )
+            raise self._wrong("wrong dtype", full, " or ".join(_FLOATS), info.dtype)
+
+    def _check_finite(self, full: str, values: F32, first_row: int, first_col: int) -> None:
+        finite = np.isfinite(values)
+        if finite.all():
+            return
+        row, *col = (int(index) for index in np.argwhere(~finite)[0])
+        place = f"row {first_row + row}" + "".join(f", column {first_col + index}" for index in col)
+        got = repr(float(values[(row, *col)]))
+        raise self._wrong(
+            f"{place} is not finite: the checkpoint is damaged", full, "a number", got
+        )
+
+    def _wrong(self, message: str, full: str, expected: str, got: str) -> CheckpointError:
+        file = str(self._where[full].path)
+        return CheckpointError(message, file=file, tensor=full, expected=expected, got=got)
 
     def _check_tied(self, head: str) -> None:
         """The output head is tied to the embedding; a separate one must be the same."""
         embed = self._names["embed_tokens.weight"]
         if embed not in self._where:
             return
-        one, two = self._where[head].array(head), self._where[embed].array(embed)
-        if one.shape != two.shape or one.dtype != two.dtype or not np.array_equal(one, two):
+        one, two = self._where[head].info(head), self._where[embed].info(embed)
+        if (one.shape, one.dtype) != (two.shape, two.dtype) or not self._same_bits(head, embed):
             raise CheckpointError(
                 "differs from embed_tokens: Gemma 3n ties its output head to the embedding",
                 file=str(self._where[head].path), tensor=head,
             )  # fmt: skip
+
+    def _same_bits(self, one: str, two: str) -> bool:
+        """Whether two matrices of one shape and dtype are equal, a piece at a time."""
+        rows, same = len(self.bits(one)), True
+        for first in range(0, rows, _ROWS_COMPARED):
+            part = slice(first, min(first + _ROWS_COMPARED, rows))
+            same = same and self.bits(one, part).tobytes() == self.bits(two, part).tobytes()
+            self.forget_other(one, part)
+            self.forget_other(two, part)
+        return same
 
 
 def text_shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
@@ -213,7 +279,8 @@ def _layer_shapes(config: TextConfig, layer: int) -> dict[str, tuple[int, ...]]:
     matrices = {
         "q": (queries, width), "k": (keys, width), "v": (keys, width), "o": (width, queries),
         "laurel_left": (rank, width), "laurel_right": (width, rank), "ple_gate": (ple, width),
-        "ple_projection": (width, ple), "gate": (units, width), "up": (units, width), "down": (width, units),
+        "ple_projection": (width, ple),
+        "gate": (units, width), "up": (units, width), "down": (width, units),
     }  # fmt: skip
     names = LAYER_VECTORS | LAYER_MATRICES | FFN_MATRICES
     return {
@@ -226,7 +293,9 @@ def _layer_shapes(config: TextConfig, layer: int) -> dict[str, tuple[int, ...]]:
 def _dead_names(config: TextConfig) -> set[str]:
     """K/V tensors of layers that read another layer's K/V: shipped, never used."""
     dead = [name for key, name in (LAYER_VECTORS | LAYER_MATRICES).items() if key in OWNER_ONLY]
-    return {f"layers.{n}.{name}" for n in range(config.num_owners, config.num_layers) for name in dead}
+    return {
+        f"layers.{n}.{name}" for n in range(config.num_owners, config.num_layers) for name in dead
+    }
 
 
 def _float32(dtype: str, values: npt.NDArray[Any]) -> F32:
@@ -241,7 +310,9 @@ def _text_prefix(where: Mapping[str, SafetensorsFile]) -> str:
     for prefix in _TEXT_PREFIXES:
         if prefix + "embed_tokens.weight" in where:
             return prefix
-    raise CheckpointError("no language model: embed_tokens.weight is missing under any known prefix")
+    raise CheckpointError(
+        "no language model: embed_tokens.weight is missing under any known prefix"
+    )
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -252,9 +323,17 @@ def _weight_files(directory: Path) -> list[Path]:
         return [single]
     if not directory.is_dir():
         raise CheckpointError("no such directory", file=str(directory))
-    pickles = any(directory.glob("*.bin")) or any(directory.glob("*.pt")) or any(directory.glob("*.pth"))
-    hint = "; pickled weights can run code and are never read, convert them to safetensors" if pickles else ""
-    raise CheckpointError(f"no model.safetensors and no model.safetensors.index.json{hint}", file=str(directory))
+    pickles = (
+        any(directory.glob("*.bin")) or any(directory.glob("*.pt")) or any(directory.glob("*.pth"))
+    )
+    hint = (
+        "; pickled weights can run code and are never read, convert them to safetensors"
+        if pickles
+        else ""
+    )
+    raise CheckpointError(
+        f"no model.safetensors and no model.safetensors.index.json{hint}", file=str(directory)
+    )
 
 
 def _read_index(path: Path) -> dict[str, str]:
@@ -291,5 +370,9 @@ def _locate(directory: Path, files: Iterable[SafetensorsFile]) -> dict[str, Safe
     if index.is_file():
         for name, shard in _read_index(index).items():
             if name not in where or where[name].path.name != shard:
-                raise CheckpointError("the index names a tensor the shard lacks", file=str(directory / shard), tensor=name[:200])
+                raise CheckpointError(
+                    "the index names a tensor the shard lacks",
+                    file=str(directory / shard),
+                    tensor=name[:200],
+                )
     return where

@@ -1,8 +1,10 @@
-"""Hugging Face tensors to packed tensors: what goes into which shell, and in blocks of bounded size.
+"""Hugging Face tensors to packed tensors: what goes into which shell, and in blocks of bounded
+size.
 
-In: an open `HuggingFaceSource`, a chain of shell plans, the weights kind. Out: a list of `PackedTensor`s, each of which
-knows its place, stored shape and how to produce its bytes block by block, so that the largest table of a checkpoint never
-sits in memory. `pack_in_memory` keeps all of a small checkpoint.
+In: an open `HuggingFaceSource`, a chain of shell plans, the weights kind. Out: a list of
+`PackedTensor`s, each of which knows its place, stored shape and how to produce its bytes block by
+block, so that the largest table of a checkpoint never sits in memory. `pack_in_memory` keeps all of
+a small checkpoint.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ BLOCK_WEIGHTS = 8 << 20  # weights converted at a time: 32 MB of float32
 
 @dataclass(frozen=True, slots=True)
 class PackedTensor:
-    """One tensor of a shell. `kind` is None for vectors, which are stored as plain float32 of `shape`."""
+    """One tensor of a shell.
+
+    `kind` is None for vectors, which are stored as plain float32 of `shape`.
+    """
 
     shell: int
     name: str
@@ -59,16 +64,17 @@ class PackedTensor:
         dtype, shape = self.stored
         return prod(shape) * DTYPES[dtype].itemsize
 
-    def blocks(self) -> Iterator[Array]:
-        """The stored array in consecutive pieces along its first axis.
+    def blocks(self, first: int = 0) -> Iterator[Array]:
+        """The stored array from block number `first` on, in consecutive pieces along its first
+        axis.
 
         Raises CheckpointError if a weight is not finite.
         """
         rows = self.shape[0]
         step = rows if self.kind is None else _block_rows(self.shape[1])
-        for first in range(0, rows, step):
-            dense = self.read(first, min(first + step, rows))
-            yield self._store(dense, first)
+        for start in range(first * step, rows, step):
+            dense = self.read(start, min(start + step, rows))
+            yield self._store(dense, start)
 
     def _store(self, dense: F32, first: int) -> Array:
         if self.kind is None:
@@ -81,13 +87,17 @@ class PackedTensor:
             raise CheckpointError(f"rows from {first}: {error}", tensor=self.name) from error
 
 
-def packed_tensors(source: HuggingFaceSource, shells: Sequence[Plan], weights: str) -> list[PackedTensor]:
-    """Every packed tensor of docs/architecture.md section 3, in file order, the shells one after another."""
+def packed_tensors(
+    source: HuggingFaceSource, shells: Sequence[Plan], weights: str
+) -> list[PackedTensor]:
+    """Every packed tensor of docs/architecture.md section 3, in the order of the files."""
     planner = _Planner(source, shells, weights)
     return [tensor for index in range(len(shells)) for tensor in planner.shell(index)]
 
 
-def pack_in_memory(tensors: Iterable[PackedTensor], progress: Progress | None = None) -> dict[str, Array]:
+def pack_in_memory(
+    tensors: Iterable[PackedTensor], progress: Progress | None = None
+) -> dict[str, Array]:
     """Packed tensors by name, read-only, for checkpoints small enough to keep."""
     wanted = list(tensors)
     total, done = sum(tensor.num_bytes for tensor in wanted), 0
@@ -116,7 +126,7 @@ class _Planner:
         self.config: TextConfig = source.config
 
     def shell(self, index: int) -> Iterator[PackedTensor]:
-        """Tensors that shell `index` is the first to need: large ones first, so that they start aligned."""
+        """Tensors that shell `index` is the first to need; large ones first: they start aligned."""
         before = {layer for shell in self.shells[:index] for layer in shell.layers}
         added = [layer for layer in self.shells[index].layers if layer not in before]
         tensors: list[PackedTensor] = [] if index else list(self._common())
@@ -132,7 +142,9 @@ class _Planner:
     def _common(self) -> Iterator[PackedTensor]:
         config = self.config
         width = config.hidden_size
-        yield self._matrix(0, "embed", "panel", (config.vocab_size, width), self._rows("embed_tokens.weight"))
+        yield self._matrix(
+            0, "embed", "panel", (config.vocab_size, width), self._rows("embed_tokens.weight")
+        )
         for i in range(NUM_STREAMS - 1):
             for name, source in (("projection", "projections"), ("unembed", "unembed_projections")):
                 read = self._rows(f"altup_{source}.{i}.weight")
@@ -142,23 +154,24 @@ class _Planner:
         yield from self._multimodal()
 
     def _multimodal(self) -> Iterator[PackedTensor]:
-        names = [self.source.find_other(f"embed_{tower}.embedding.weight") for tower in ("vision", "audio")]
+        names = [
+            self.source.find_other(f"embed_{tower}.embedding.weight")
+            for tower in ("vision", "audio")
+        ]
         config = self.config
         shape = (config.vocab_size - config.ple_vocab_size, config.hidden_size)
         if None in names or shape[0] == 0:
             return
-        yield PackedTensor(0, "multimodal", None, "", shape, lambda first, last: self._hard_rows()[first:last])
+        yield PackedTensor(
+            0, "multimodal", None, "", shape, lambda first, last: self._hard_rows()[first:last]
+        )
 
     def _hard_rows(self) -> F32:
-        """Rows of the multimodal ids, projected as the reference does for hard tokens: rms(W · rms(row; norm))."""
-        tables = []
-        for tower in ("vision", "audio"):
-            rows, norm, projection = (
-                self._other(f"embed_{tower}.{part}.weight")
-                for part in ("embedding", "hard_embedding_norm", "embedding_projection")
-            )
-            tables.append(_rms(_rms(rows, self.config.eps) * norm @ projection.T, self.config.eps))
-        table = np.concatenate(tables)
+        """Rows of the multimodal ids, projected as the reference does for hard tokens.
+
+        rms(W · rms(row; norm)), the outer one without a weight.
+        """
+        table = np.concatenate([self._tower_rows(tower) for tower in ("vision", "audio")])
         expected = self.config.vocab_size - self.config.ple_vocab_size
         if len(table) != expected:
             raise CheckpointError(
@@ -167,11 +180,36 @@ class _Planner:
             )  # fmt: skip
         return table
 
-    def _other(self, ending: str) -> F32:
+    def _tower_rows(self, tower: str) -> F32:
+        eps, hidden = self.config.eps, self.config.hidden_size
+        rows = self._other(f"embed_{tower}.embedding.weight", (None, None))
+        width = rows.shape[1]
+        norm = self._other(f"embed_{tower}.hard_embedding_norm.weight", (width,))
+        projection = self._other(f"embed_{tower}.embedding_projection.weight", (hidden, width))
+        projected = (_rms(rows, eps) * norm) @ projection.T
+        return _rms(projected.astype(np.float32, copy=False), eps)
+
+    def _other(self, ending: str, shape: tuple[int | None, ...]) -> F32:
+        """A tensor outside the language model; None = any size."""
         name = self.source.find_other(ending)
         if name is None:
-            raise CheckpointError("tensor is missing", file=str(self.source.directory), tensor=ending)
-        return self.source.read_raw(name)
+            raise CheckpointError(
+                "tensor is missing", file=str(self.source.directory), tensor=ending
+            )
+        got = self.source.bits(name).shape
+        fits = len(got) == len(shape) and all(
+            want in (None, size) for want, size in zip(shape, got, strict=True)
+        )
+        if not fits or 0 in got:
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            raise CheckpointError(
+                "wrong shape",
+                file=str(self.source.file_of(name).path),
+                tensor=name,
+                expected=f"({wanted})",
+                got=str(got),
+            )
+        return self.source.read_other(name)
 
     def _ple(self, shell: int, layers: Sequence[int]) -> PackedTensor:
         """Slots of `layers` of every token, side by side."""
@@ -184,19 +222,29 @@ class _Planner:
             slots = whole.reshape(last - first, config.num_layers, size)
             return slots[:, list(layers)].reshape(last - first, len(layers) * size)
 
-        return self._matrix(shell, f"ple.{shell}", "rows", (config.ple_vocab_size, len(layers) * size), read)
+        return self._matrix(
+            shell, f"ple.{shell}", "rows", (config.ple_vocab_size, len(layers) * size), read
+        )
 
     def _ffn(self, shell: int, layer: int) -> Iterator[PackedTensor]:
         """The segment of the layer's units that this shell adds, if any."""
-        width = dict(zip(self.shells[shell].layers, self.shells[shell].ffn_width, strict=True))[layer]
+        width = dict(zip(self.shells[shell].layers, self.shells[shell].ffn_width, strict=True))[
+            layer
+        ]
         ends = rungs(self.shells, layer)
         segment = ends.index(width)
         if shell and width in rungs(self.shells[:shell], layer):
             return
         first = ends[segment - 1] if segment else 0
         names = {key: f"layers.{layer}.{name}" for key, name in FFN_MATRICES.items()}
-        prefix, units, hidden = f"layers.{layer}.ffn.{segment}", width - first, self.config.hidden_size
-        yield self._matrix(shell, f"{prefix}.gate", "panel", (units, hidden), self._rows(names["gate"], first))
+        prefix, units, hidden = (
+            f"layers.{layer}.ffn.{segment}",
+            width - first,
+            self.config.hidden_size,
+        )
+        yield self._matrix(
+            shell, f"{prefix}.gate", "panel", (units, hidden), self._rows(names["gate"], first)
+        )
         up = self._rows(names["up"], first)
         if self.config.sparsity[layer]:
             yield self._matrix(shell, f"{prefix}.up", "rows", (units, hidden), up)
@@ -213,7 +261,9 @@ class _Planner:
         for key, name in LAYER_MATRICES.items():
             if key not in dead:
                 rows, cols = self.source.shapes[prefix + name]
-                yield self._matrix(shell, prefix + key, "panel", (rows, cols), self._rows(prefix + name))
+                yield self._matrix(
+                    shell, prefix + key, "panel", (rows, cols), self._rows(prefix + name)
+                )
         ple = self._rows("per_layer_model_projection.weight", layer * config.ple_dim)
         shape = (config.ple_dim, config.hidden_size)
         yield self._matrix(shell, prefix + "ple_model_projection", "panel", shape, ple)
@@ -245,9 +295,12 @@ class _Planner:
 
     def _vector(self, shell: int, name: str, source: str) -> PackedTensor:
         shape = self.source.shapes[source]
-        return PackedTensor(shell, name, None, "", shape, lambda first, last: self.source.read(source)[first:last])
+        return PackedTensor(
+            shell, name, None, "", shape, lambda first, last: self.source.read(source)[first:last]
+        )
 
 
 def _rms(x: F32, eps: float) -> F32:
     scale = 1.0 / np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=-1, keepdims=True) + eps)
-    return (x * scale).astype(np.float32)
+    scaled: F32 = (x * scale).astype(np.float32)
+    return scaled

@@ -1,20 +1,20 @@
 """A packed model: a directory of one safetensors file a shell and a manifest.
 
-In: a directory that `convert` wrote. Out: `PackedModel`: zero-copy arrays by name, the shells that are present, and what the
-manifest says. Opening checks sizes and headers; `verify` reads every byte and compares checksums. The first shell alone
-is a working model; outer shells may be added or taken away.
+In: a directory that `convert` wrote. Out: `PackedModel`: zero-copy arrays by name, the shells that
+are present, and what the manifest says. Opening checks sizes and headers; `verify` reads every byte
+and compares checksums. The first shell alone is a working model; outer shells may be added or taken
+away.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from matryo.checkpoint.safetensors import SafetensorsFile
@@ -46,7 +46,10 @@ class ShellEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """`matryo.json`. `source` tells where the weights came from: free text for people, an identity for programs."""
+    """`matryo.json`.
+
+    `source` tells where the weights came from: free text for people, an identity for programs.
+    """
 
     format: str
     format_version: int
@@ -61,7 +64,10 @@ class Manifest:
 
 
 class PackedModel:
-    """An open packed directory. Raises CheckpointError naming the file (and tensor) that does not fit."""
+    """An open packed directory.
+
+    Raises CheckpointError naming the file (and tensor) that does not fit.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -69,7 +75,9 @@ class PackedModel:
         self.config = TextConfig.from_file(directory / "config.json")
         present = [entry for entry in self.manifest.shells if (directory / entry.file).exists()]
         if self.manifest.shells[0] not in present:
-            raise CheckpointError("the first shell is missing", file=str(directory / self.manifest.shells[0].file))
+            raise CheckpointError(
+                "the first shell is missing", file=str(directory / self.manifest.shells[0].file)
+            )
         chain = list(self.manifest.shells[: len(present)])
         if present != chain:
             missing = next(entry for entry in self.manifest.shells if entry not in present)
@@ -91,7 +99,10 @@ class PackedModel:
     def identity(self) -> str:
         """A hash that changes with any weight or the config, without reading the weights."""
         config = (self.directory / "config.json").read_bytes()
-        parts = [hashlib.sha256(config).hexdigest(), *(entry.sha256 for entry in self.manifest.shells)]
+        parts = [
+            hashlib.sha256(config).hexdigest(),
+            *(entry.sha256 for entry in self.manifest.shells),
+        ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def tensors(self) -> dict[str, Array]:
@@ -100,14 +111,21 @@ class PackedModel:
         for file in self.files:
             for name in file.tensors:
                 if name in found:
-                    raise CheckpointError("tensor is in two shells", file=str(file.path), tensor=name)
+                    raise CheckpointError(
+                        "tensor is in two shells", file=str(file.path), tensor=name
+                    )
                 found[name] = file.array(name)
                 if not found[name].flags.aligned:
-                    raise CheckpointError("is not aligned to its elements", file=str(file.path), tensor=name)
+                    raise CheckpointError(
+                        "is not aligned to its elements", file=str(file.path), tensor=name
+                    )
         return found
 
     def verify(self, progress: Progress | None = None) -> None:
-        """Reads every byte. Raises CheckpointError naming the first file whose checksum is not the manifest's."""
+        """Reads every byte.
+
+        Raises CheckpointError naming the first file whose checksum is not the manifest's.
+        """
         total = sum(entry.bytes for entry in self.entries)
         done = 0
         for entry in self.entries:
@@ -125,23 +143,29 @@ class PackedModel:
             if not self.shells[number].contains(self.shells[number - 1]):
                 inner, outer = (self.entries[n].name for n in (number - 1, number))
                 raise CheckpointError(
-                    f"shell {outer!r} does not contain shell {inner!r}", file=str(self.directory / MANIFEST)
+                    f"shell {outer!r} does not contain shell {inner!r}",
+                    file=str(self.directory / MANIFEST),
                 )
 
     def _plan(self, entry: ShellEntry) -> Plan:
         try:
             return Plan.from_json(entry.plan, self.config)
         except PlanError as error:
-            raise CheckpointError(f"plan of shell {entry.name!r}: {error}", file=str(self.directory / MANIFEST)) from error
+            raise CheckpointError(
+                f"plan of shell {entry.name!r}: {error}", file=str(self.directory / MANIFEST)
+            ) from error
 
 
 def is_packed(directory: Path) -> bool:
     """Whether `directory` looks like a packed model."""
-    return (directory / MANIFEST).is_file()
+    return (directory / MANIFEST).exists()
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Parses matryo.json strictly. Raises CheckpointError for anything unknown, missing or of the wrong type."""
+    """Parses matryo.json strictly.
+
+    Raises CheckpointError for anything unknown, missing or of the wrong type.
+    """
     path = directory / MANIFEST
     try:
         if path.stat().st_size > _MAX_MANIFEST_BYTES:
@@ -152,7 +176,9 @@ def read_manifest(directory: Path) -> Manifest:
         manifest = Manifest(**{**_exactly(Manifest, document), "shells": shells})
         _check_values(manifest)
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"not a manifest this version reads: {error}", file=str(path)) from error
+        raise CheckpointError(
+            f"not a manifest this version reads: {error}", file=str(path)
+        ) from error
     return manifest
 
 
@@ -190,7 +216,10 @@ def _open_shell(directory: Path, entry: ShellEntry) -> SafetensorsFile:
 
 
 def _exactly(cls: type[Any], document: object) -> dict[str, Any]:
-    """The document if its keys are exactly the fields of `cls` with values of the plain types. Raises ValueError."""
+    """The document if its keys are exactly the fields of `cls` with values of the plain types.
+
+    Raises ValueError.
+    """
     if not isinstance(document, dict):
         raise ValueError(f"expected an object, got {type(document).__name__}")
     names = {field.name for field in fields(cls)}
@@ -221,4 +250,6 @@ def _check_values(manifest: Manifest) -> None:
         raise ValueError("two shells have one file")
     for entry in manifest.shells:
         if entry.file != Path(entry.file).name or not entry.file.endswith(".safetensors"):
-            raise ValueError(f"shell file {entry.file!r} must be a .safetensors name without a directory")
+            raise ValueError(
+                f"shell file {entry.file!r} must be a .safetensors name without a directory"
+            )

@@ -1,10 +1,12 @@
-"""Safetensors files: a strict, zero-copy reader and a streaming writer.
+"""Safetensors files: a strict, zero-copy reader, and the header of a file to be written.
 
-In: a path, untrusted. Out: read-only numpy views into the mapped file; nothing is copied and nothing is executed. The
-header is validated completely before any tensor is touched: sizes, dtypes, and offsets that cover the data area exactly,
-without holes or overlaps. numpy has no bfloat16: BF16 tensors are given as their uint16 bits.
+In: a path, untrusted. Out: read-only numpy views into the mapped file; nothing is copied and
+nothing is executed. The header is validated completely before any tensor is touched: sizes, dtypes,
+and offsets that cover the data area exactly, without holes or overlaps. numpy has no bfloat16: BF16
+tensors are given as their uint16 bits.
 Format: 8 bytes little-endian header length, a JSON object, the data.
-A mapped file that somebody shortens while it is in use ends the process (SIGBUS); replace files, never edit them.
+A mapped file that somebody shortens while it is in use ends the process (SIGBUS); replace files,
+never edit them.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from matryo.errors import CapacityError, CheckpointError
+from matryo.errors import CheckpointError
 
 Array = npt.NDArray[Any]
 
@@ -43,7 +45,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _MAX_RANK, _MAX_DIMENSION = 8, 1 << 48
-_ALIGNMENT = 4096  # where a written file's data starts, so that pages of tensors are pages of the file
+_ALIGNMENT = 4096  # of the data of a file that we write: its pages are pages of memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,10 @@ class TensorInfo:
 
 
 class SafetensorsFile:
-    """One mapped file. Views stay valid while they live, also after the last other reference is gone.
+    """One mapped file. Views stay valid while they live, whatever else is gone.
 
-    Raises CheckpointError, naming file and tensor, for anything that is not a complete, consistent safetensors file.
+    Raises CheckpointError, naming file and tensor, for anything that is not a complete, consistent
+    safetensors file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,7 +96,7 @@ class SafetensorsFile:
         return len(self._map)
 
     def forget(self, name: str, first: int = 0, last: int | None = None) -> None:
-        """Tells the system that bytes [first, last) of a tensor are not needed in memory any more."""
+        """Tells the system that bytes [first, last) of a tensor are not needed in memory now."""
         info = self.info(name)
         start = -(-(info.start + first) // mmap.PAGESIZE) * mmap.PAGESIZE
         end = info.end if last is None else min(info.start + last, info.end)
@@ -102,10 +105,13 @@ class SafetensorsFile:
             self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
-def write_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int], int]:
+def write_header(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[bytes, dict[str, int], int]:
     """The header of a file that holds `tensors` (name -> dtype tag, shape) in this order.
 
-    Returns the bytes before the data (padded with spaces to 4 KiB), each tensor's offset in the file, and its size.
+    Returns the bytes before the data (padded with spaces to 4 KiB), each tensor's offset in the
+    file, and its size.
     """
     document: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset, places = 0, {}
@@ -122,28 +128,6 @@ def write_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: M
         {name: start + place for name, place in places.items()},
         start + offset,
     )
-
-
-def write_file(path: Path, tensors: Mapping[str, tuple[str, Array]], metadata: Mapping[str, str]) -> None:
-    """Writes name -> (dtype tag, array) atomically: temporary file, fsync, rename. For small files.
-
-    Raises CapacityError if the disk is full.
-    """
-    header, _, size = write_header({n: (d, a.shape) for n, (d, a) in tensors.items()}, metadata)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(header)
-            for _, array in tensors.values():
-                file.write(np.ascontiguousarray(array).data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise CapacityError(
-            f"cannot write {path}: {error.strerror}; free some space and try again", needed=size
-        ) from error
 
 
 def _map_file(path: Path) -> tuple[mmap.mmap, bytes, int]:
@@ -187,7 +171,9 @@ def _metadata(path: Path, value: Any) -> dict[str, str]:
 def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     def fail(message: str, expected: str | None = None, got: Any = None) -> CheckpointError:
         shown = None if got is None else repr(got)[:80]
-        return CheckpointError(message, file=str(path), tensor=name[:200], expected=expected, got=shown)
+        return CheckpointError(
+            message, file=str(path), tensor=name[:200], expected=expected, got=shown
+        )
 
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise fail("malformed entry", "dtype, shape and data_offsets", entry)
@@ -221,8 +207,12 @@ def _check_cover(path: Path, tensors: Mapping[str, TensorInfo], start: int, end:
             )  # fmt: skip
         position = info.end
     if position != end:
-        raise _broken(path, "the file does not end where its tensors end", f"{position} bytes", f"{end} bytes")
+        raise _broken(
+            path, "the file does not end where its tensors end", f"{position} bytes", f"{end} bytes"
+        )
 
 
-def _broken(path: Path, message: str, expected: str | None = None, got: str | None = None) -> CheckpointError:
+def _broken(
+    path: Path, message: str, expected: str | None = None, got: str | None = None
+) -> CheckpointError:
     return CheckpointError(message, file=str(path), expected=expected, got=got)

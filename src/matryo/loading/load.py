@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from matryo import kernels
+from matryo.checkpoint.convert import Conversion, convert
 from matryo.checkpoint.huggingface import HuggingFaceSource
 from matryo.checkpoint.packed import PackedModel, is_packed
 from matryo.errors import CheckpointError, ConfigError
-from matryo.loading.home import find_directory
+from matryo.loading.home import cached_directory, find_directory
 from matryo.loading.model import Model, checked_kv_kind
 from matryo.loading.opened import Opened, open_in_memory, open_packed
 from matryo.quantize import WEIGHTS
@@ -26,6 +27,8 @@ Progress = Callable[[int, int, str], None]
 
 DEFAULT_WEIGHTS = "q4"
 MAX_THREADS = 256
+IN_MEMORY_BYTES = 256 << 20
+"""Packed, a larger checkpoint goes through files, so that it is packed once and shared."""
 
 
 def load(
@@ -74,9 +77,12 @@ def _open(
                 f"weights out, or convert the original checkpoint to {weights}"
             )
         return open_packed(packed, context=context)
-    return open_in_memory(
-        HuggingFaceSource(directory), weights or DEFAULT_WEIGHTS, context=context, progress=progress
-    )
+    job = Conversion(HuggingFaceSource(directory), weights or DEFAULT_WEIGHTS)
+    if job.num_bytes <= IN_MEMORY_BYTES:
+        return open_in_memory(job, context=context, progress=progress)
+    cached = cached_directory(job.key)
+    convert(directory, cached, job.weights, progress=progress, wait=True)
+    return open_packed(PackedModel(cached), context=context, beside=directory)
 
 
 def _check_settings(weights: str | None, threads: int | None, kv: str | None) -> None:

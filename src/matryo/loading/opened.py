@@ -15,18 +15,19 @@ from typing import Any
 import numpy.typing as npt
 
 from matryo import kernels
-from matryo.checkpoint.huggingface import HuggingFaceSource
-from matryo.checkpoint.pack import Progress, pack_in_memory, packed_tensors
+from matryo.checkpoint.beside import plans_beside
+from matryo.checkpoint.convert import Conversion
+from matryo.checkpoint.pack import Progress, pack_in_memory
 from matryo.checkpoint.packed import PackedModel
 from matryo.config import TextConfig
-from matryo.errors import CheckpointError, ConfigError, InputError, PlanError
+from matryo.errors import ConfigError, InputError, PlanError
 from matryo.inputs.text_format import TextFormat, read_json_object
-from matryo.plan import Plan, read_plans, shell_chain
+from matryo.plan import Plan
 from matryo.weights import TextWeights, build_weights
 
 Array = npt.NDArray[Any]
 
-PLANS, GENERATION_CONFIG = "plans.json", "generation_config.json"
+GENERATION_CONFIG = "generation_config.json"
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -97,40 +98,23 @@ def open_packed(
 
 
 def open_in_memory(
-    source: HuggingFaceSource,
-    weights: str,
-    *,
-    context: int | None = None,
-    progress: Progress | None = None,
+    job: Conversion, *, context: int | None = None, progress: Progress | None = None
 ) -> Opened:
-    """A Hugging Face directory, packed into this process's memory. `weights`: f32, bf16, q8 or q4.
+    """A Hugging Face directory, packed into this process's memory.
 
     Raises CheckpointError or ConfigError for anything in it that does not fit.
     """
-    shells = tuple(
-        shell_chain(checked_plans(source.directory, source.config), source.config).values()
-    )
-    tensors = pack_in_memory(packed_tensors(source, shells, weights), progress)
+    config = _with_context(job.source.config, context)
+    tensors = pack_in_memory(job.tensors, progress)
     return _opened(
-        source.directory,
-        config=_with_context(source.config, context),
-        kind=weights,
-        shells=shells,
+        job.source.directory,
+        config=config,
+        kind=job.weights,
+        shells=tuple(job.shells.values()),
         tensors=tensors,
-        identity=source.identity,
+        identity=job.source.identity,
         arrays=tuple(tensors.values()),
     )
-
-
-def checked_plans(directory: Path, config: TextConfig) -> dict[str, Plan]:
-    """The presets and the plans beside a checkpoint.
-
-    Raises CheckpointError if plans.json is broken.
-    """
-    try:
-        return read_plans(directory / PLANS, config)
-    except PlanError as error:
-        raise CheckpointError(str(error)) from error
 
 
 def _opened(
@@ -150,7 +134,7 @@ def _opened(
         name=directory.resolve().name,
         config=config,
         kind=kind,
-        plans=checked_plans(directory, config),
+        plans=plans_beside(directory, config),
         largest_plan=shells[-1],
         text=TextFormat(directory, bos_id=config.bos_id),
         generation_config=generation_config,

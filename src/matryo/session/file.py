@@ -12,7 +12,6 @@ import json
 import math
 import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from matryo.checkpoint.atomic import replacing
 from matryo.errors import CheckpointError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -46,16 +46,8 @@ def write_session(path: Path, values: Mapping[str, Any], arrays: Arrays) -> None
     """Write a file that `read_session` gives back. Raises OSError if it cannot; then `path` is as it was before."""
     table = [[name, _DTYPE_NAMES[array.dtype], list(array.shape)] for name, array in arrays.items()]
     header = json.dumps({"values": dict(values), "arrays": table}, allow_nan=False).encode()
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _write_parts(file, header, arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        _write_parts(file, header, arrays)
 
 
 def _write_parts(file: BinaryIO, header: bytes, arrays: Arrays) -> None:

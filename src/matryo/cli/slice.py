@@ -1,0 +1,58 @@
+"""`matryo slice`: one size of a Hugging Face checkpoint, as a checkpoint of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from matryo.cli.options import JsonOption
+
+
+def slice_checkpoint(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="A Hugging Face directory, or a pulled model.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="The directory to write.")],
+    *,
+    size: Annotated[
+        str,
+        typer.Option(
+            "--size",
+            "--plan",
+            metavar="SIZE",
+            help="What to cut out: a preset such as e2b, a plan as plan.json, or table.csv:ROW.",
+        ),
+    ],
+    json: JsonOption = False,
+) -> None:
+    """Cut one size out of a Hugging Face checkpoint, as a Hugging Face checkpoint.
+
+    Stopped at any moment it leaves nothing that loads; the same command then finishes the work.
+    """
+    from matryo.checkpoint.beside import plans_beside
+    from matryo.checkpoint.huggingface import HuggingFaceSource
+    from matryo.checkpoint.packed import is_packed
+    from matryo.checkpoint.slice import slice_checkpoint as cut
+    from matryo.cli.outcome import CommandError, reply
+    from matryo.cli.output import format_bytes, write_json
+    from matryo.cli.progress import Bar
+    from matryo.loading.home import find_directory
+    from matryo.plan import find_plan
+
+    directory = find_directory(source)
+    if is_packed(directory):
+        raise CommandError(f"{directory} is packed: give the Hugging Face directory it came from")
+    checkpoint = HuggingFaceSource(directory)
+    plan = find_plan(size, plans_beside(directory, checkpoint.config), checkpoint.config)
+    with Bar("Slicing", unit="bytes") as bar:
+        files = cut(checkpoint, plan, target, progress=bar)
+    num_bytes = sum(file.stat().st_size for file in files)
+    if json:
+        names = [file.name for file in files]
+        write_json(
+            {"path": str(target), "plan": plan.to_json(), "files": names, "bytes": num_bytes}
+        )
+        return
+    reply(f"{target}: {plan.describe()}, {format_bytes(num_bytes)}")
