@@ -101,9 +101,14 @@ struct MatrixKernels {
 
   // out[i] = row ids[i] · x, indexed by Kind; f32/bf16 read `dense`, q8/q4 read `quantized` (one token).
   void (*dot_rows[4])(const RowSet& rows, const float* dense, const QuantizedGroup* quantized, float* out);
+  // out[i] = row · token tokens[i], with the bits of dot_rows; `cols` stored columns, indexed by Kind.
+  void (*dot_tokens[4])(const uint8_t* row, int64_t cols, const TokenRows& x, const int32_t* tokens, int32_t count,
+                        float* out);
   // y[c] += Σ_i a[i] * row ids[i][c], i ascending with one fma each, for c in [first, last); `first` a multiple of 32.
   // y is indexed by c itself (y[first] is the first value touched). Quantised rows: fma(a * scale, q, y).
   void (*axpy_rows[4])(const RowSet& rows, const float* a, int64_t first, int64_t last, float* y);
+  // The same bits, for rows that wait in a cache: a piece of y stays in registers while all rows are added.
+  void (*axpy_cached_rows[4])(const RowSet& rows, const float* a, int64_t first, int64_t last, float* y);
   // out[c] = (scale * q) * factor of one row in rows layout, c in [0, cols); `stored_cols` as in RowSet.
   void (*dequantize_row[4])(const uint8_t* row, int64_t stored_cols, int64_t cols, float factor, float* out);
 

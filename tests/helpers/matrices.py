@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from matryo import kernels
 from matryo.kernels import reference
+from matryo.kernels.layer import Matrix as AnyMatrix
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -42,7 +43,7 @@ def stored(kind: str, layout: str, dense: F32) -> kernels.Matrix:
     return kernels.Matrix(kind, layout, *dense.shape, data)
 
 
-def dense_of(matrix: kernels.Matrix) -> F64:
+def dense_of(matrix: AnyMatrix) -> F64:
     """The weights a matrix holds, as float64."""
     return reference.dense(matrix)
 
