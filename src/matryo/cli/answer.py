@@ -66,7 +66,7 @@ def _show_text(events: Iterable[Event], *, remark: bool) -> Result:
         for event in events:
             pieces.append(event.text)
             line.write(event.text)
-            line.status(lambda event=event: status(event))  # type: ignore[misc]
+            line.status(lambda event=event: live_status(event))  # type: ignore[misc]
             end = event
         line.end_of_answer()
         result = _result(pieces, end)
@@ -92,6 +92,14 @@ def _result(pieces: list[str], end: Event | None) -> Result:
     if end is None or end.finish_reason is None:
         raise KernelError("the generation stopped without saying why; please report this")
     return Result("".join(pieces), end)
+
+
+def live_status(event: Event) -> str:
+    """A short line while an answer comes: `large · 45.6 tokens/s · 123 tokens · 87.00 MB`."""
+    stats = event.stats
+    speed = [f"{stats.tps:.1f} tokens/s"] if stats.tps else []
+    memory = format_bytes(resident_bytes())
+    return " · ".join([event.plan, *speed, f"{stats.generated_tokens} tokens", memory])
 
 
 def status(event: Event) -> str:

@@ -42,9 +42,12 @@ for name, function in {
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        print(f"matryo {version('matryo')}")
+        try:
+            print(f"matryo {version('matryo')}")
+        except PackageNotFoundError:
+            print("matryo, run from its sources without being installed")
         raise typer.Exit
 
 

@@ -159,9 +159,10 @@ def _show_switch(screen: Console, switch: Switch) -> None:
         if switch.keeps_cache
         else "the sizes cache different layers, so the cache is computed again"
     )
+    screen.print()
     print_name(
         screen,
-        f"\nSwitching between {small} and {large} inside an answer: "
+        f"Switching between {small} and {large} inside an answer: "
         f"{switch.assign.format(1, 1e6)} µs; "
-        f"the next token took {switch.extra.format(2, 1e3)} ms longer; {cost}.",
+        f"the token after it took {switch.extra.format(2, 1e3)} ms more than others; {cost}.",
     )

@@ -22,7 +22,7 @@ def demo(
     generation: GenerationOptions,
     json: JsonOption = False,
 ) -> None:
-    """Ask the embedded model one question at two of the sizes in its weights."""
+    """Ask the embedded model one thing at two sizes."""
     from matryo.cli.generate import generate
     from matryo.cli.models import open_model
     from matryo.cli.outcome import reply

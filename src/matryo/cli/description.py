@@ -240,7 +240,7 @@ def describe_size(
     missing_file: str | None = None,
     stored_bytes_per_token: int | None = None,
 ) -> SizeDescription:
-    """Count one plan from shapes; `stored_bytes_per_token` is the count of stored matrices, if any."""
+    """Count one plan from shapes; `stored_bytes_per_token` is counted from what is stored."""
     layer_kv = page_bytes(kv, config.num_kv_heads, config.head_dim) // PAGE
     full = sum(config.window[layer] == 0 for layer in plan.owners)
     return SizeDescription(
