@@ -186,7 +186,7 @@ void altup_expand(const float* e, int64_t tokens, int64_t n, float* y) {
     const float magnitude = std::sqrt(mean_square(e + t * n, n));
     for (int i = 0; i < kStreams - 1; ++i) {
       float* row = y + (i * tokens + t) * n;
-      kernels().scale_row(row, n, rescaling(row, n, magnitude), nullptr, row);
+      kernels().norm_row(row, n, rescaling(row, n, magnitude), nullptr, row);
     }
   });
 }
@@ -208,7 +208,7 @@ void ple_combine(const float* projection, const float* raw, const float* weight,
   for_each_token(tokens, [&](int64_t t) {
     for (int64_t slot = 0; slot < slots; ++slot) {
       const int64_t start = (t * slots + slot) * dim;
-      kernels().add_scaled_row(projection + start, dim, rms_factor(projection + start, dim, eps), weight, raw + start,
+      kernels().add_norm_row(projection + start, dim, rms_factor(projection + start, dim, eps), weight, raw + start,
                                kHalfRoot, out + start);
     }
   });

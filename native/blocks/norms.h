@@ -16,7 +16,7 @@ inline float rms_factor(const float* x, int64_t n, float eps) {
 
 // out = x / rms, times weight unless it is null. `out` may be x.
 inline void rms_norm_row(const float* x, int64_t n, const float* weight, float eps, float* out) {
-  kernels().scale_row(x, n, rms_factor(x, n, eps), weight, out);
+  kernels().norm_row(x, n, rms_factor(x, n, eps), weight, out);
 }
 
 // Phase: out (T, n) = residual + rms(x) · weight. One token is cut by columns, several by tokens;
@@ -28,7 +28,7 @@ inline void add_normed_phase(const Worker& worker, const float* x, const float* 
   if (first == last) return;
   for (int64_t t = first_token; t < last_token; ++t) {
     const float* row = x + t * n;
-    kernels().add_scaled_row(row + first, last - first, rms_factor(row, n, eps), weight + first,
+    kernels().add_norm_row(row + first, last - first, rms_factor(row, n, eps), weight + first,
                              residual + t * n + first, 1.0f, out + t * n + first);
   }
 }
