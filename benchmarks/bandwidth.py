@@ -71,7 +71,7 @@ class Probe:
     def measure(self) -> float:
         """GB/s, the median of a few passes. Raises RuntimeError if a thread cannot be started."""
         total = ctypes.c_int64()
-        passes = [
+        passes: list[float] = [
             self.function(self.address, BUFFER_BYTES, self.threads, ctypes.byref(total))
             for _ in range(PASSES)
         ]

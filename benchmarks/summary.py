@@ -67,7 +67,7 @@ def state(measurement: Mapping[str, Any]) -> str:
 
 def roofline(measurement: Mapping[str, Any]) -> float:
     """Share of the read bandwidth beside the repetition that its needed bytes make up."""
-    bandwidth = (measurement["bandwidth_before"] + measurement["bandwidth_after"]) / 2
+    bandwidth = float(measurement["bandwidth_before"] + measurement["bandwidth_after"]) / 2
     return (
         float(measurement["result"]["details"]["needed_bytes"])
         * rate(measurement)

@@ -11,7 +11,9 @@ import copy
 import importlib.util
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +65,10 @@ def prepare(state: State, size: str, float32: bool) -> None:
     path = state.options.models_path / f"{size}-hf"
     if not path.is_dir():
         raise Unsupported(f"no folder {path.name}")
-    state.model = Gemma3nForCausalLM.from_pretrained(
+    model: Any = Gemma3nForCausalLM.from_pretrained(
         path, dtype=torch.bfloat16, attn_implementation="sdpa"
-    ).eval()
+    )
+    state.model = model.eval()
     state.size, state.float32 = size, float32
     if float32:
         to_float32(state.model)
@@ -83,16 +86,27 @@ def to_float32(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             large.add(module.weight)
-            module.forward = lambda x, m=module: torch.nn.functional.linear(x, m.weight.float())
+            replace_forward(module, multiplied)
         elif isinstance(module, torch.nn.Embedding):
             large.add(module.weight)
-            module.forward = lambda ids, m=module: looked_up(ids, m)
+            replace_forward(module, looked_up)
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor not in large and tensor.is_floating_point():
             tensor.data = tensor.data.float()
 
 
-def looked_up(ids: Any, table: Any) -> Any:
+def replace_forward(module: Any, forward: Callable[[Any, Any], Any]) -> None:
+    module.forward = partial(forward, module)
+
+
+def multiplied(projection: Any, x: Any) -> Any:
+    """The product with a weight that is float32 for as long as it takes."""
+    import torch
+
+    return torch.nn.functional.linear(x, projection.weight.float())
+
+
+def looked_up(table: Any, ids: Any) -> Any:
     """Rows of a scaled embedding, converted before they are multiplied by its scale."""
     import torch
 

@@ -197,7 +197,8 @@ def test_float32_arithmetic_on_bf16_weights_gives_the_numbers_of_float32(folder:
         if dtype == torch.bfloat16:
             to_float32(model)
         with torch.inference_mode():
-            return model(torch.arange(300, 340)[None]).logits[0].float().numpy()
+            values: np.ndarray = model(torch.arange(300, 340)[None]).logits[0].float().numpy()
+        return values
 
     np.testing.assert_allclose(logits(torch.bfloat16), logits(torch.float32), atol=2e-3)
 
