@@ -58,7 +58,10 @@ def write_pages() -> list[str]:
 
 
 def options_from(chosen: argparse.Namespace, rounds: int) -> Options:
-    return Options(chosen.models, chosen.threads, rounds, chosen.weights, chosen.ours, chosen.llama)
+    return Options(
+        chosen.models, chosen.threads, rounds, chosen.weights, chosen.ours, chosen.llama,
+        chosen.llama_version,
+    )  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
             "--ours", default="", help="our checkpoint, if not in the models folder"
         )
         command.add_argument("--llama", default="", help="folder with llama-bench")
+        command.add_argument("--llama-version", default="", help="noted in the report")
         if name != "all":
             command.add_argument("--sizes", nargs="+", default=["e2b", "e4b"])
             command.add_argument("--contenders", nargs="+", choices=NAMES)

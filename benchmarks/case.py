@@ -85,6 +85,8 @@ class Options:
     """Our checkpoint; empty = the first of e4b-q4, {size}-q4, {size}-hf inside `models`."""
     llama: str = ""
     """Folder with llama-bench and llama-perplexity; empty = search PATH."""
+    llama_version: str = ""
+    """Of those programs, for the report: a build outside a clone does not know its own."""
 
     @property
     def models_path(self) -> Path:

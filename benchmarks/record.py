@@ -65,6 +65,7 @@ def save(
         "machine": described,
         "threads": options.threads,
         "weights": options.weights,
+        "llama_cpp": options.llama_version,
         "unavailable": dict(unavailable),
         "cases": [rounded(dict(one)) for one in records],
     }

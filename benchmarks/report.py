@@ -176,7 +176,8 @@ def machines(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     for one in (one for records in found.values() for one in records):
         document = one["document"]
         m = document["machine"]
-        installed = ", ".join(f"{key} {value}" for key, value in m["versions"].items())
+        versions = {**m["versions"], "llama.cpp": document.get("llama_cpp", "")}
+        installed = ", ".join(f"{key} {value}" for key, value in versions.items() if value)
         lines[
             f"- {m['cpu']}, {m['cpus']} processors ({', '.join(m['flags'])}), {m['memory_bytes'] / 1e9:.0f} GB, "
             f"{m['system']}, governor {m['governor']}; {document['threads']} threads, our weights "
