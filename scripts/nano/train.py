@@ -4,7 +4,8 @@ In: `CACHE` as written by `prepare.py`. Out: `OUTPUT/hf` (a Hugging Face directo
 `plans.json`), `OUTPUT/state.pt` (for resuming) and `OUTPUT/log.jsonl` (one line per report).
 
 Each step samples one plan: the full model half of the time, else a smaller one.
-Weights are kept in float32; the forward pass runs on a bfloat16 copy. Matrices follow Muon
+Weights are kept in float32; the forward pass runs on a copy in `--compute`: float32, or bfloat16 on
+processors that multiply it (elsewhere it is emulated and tens of times slower). Matrices follow Muon
 (orthogonalised momentum), embeddings and vectors AdamW. The learning rate warms up, stays
 constant and falls to zero over the last part (`--decay`), so `--steps` may be changed on resuming.
 """
@@ -27,15 +28,15 @@ from transformers import Gemma3nForCausalLM, Gemma3nTextConfig, GenerationConfig
 
 from nested import Plan, nest, set_plan
 
-RUNGS = (256, 512, 768)
+RUNGS = (128, 256, 384)
 LAYERS = tuple(range(8))
 WITHOUT_PAIR = (0, 1, 2, 3, 6, 7)  # layers 4 and 5 share other layers' keys and values
 PLANS = {
-    "small": Plan(WITHOUT_PAIR, (256,) * 6),
-    "medium": Plan(LAYERS, (512,) * 8),
-    "large": Plan(LAYERS, (768,) * 8),
+    "small": Plan(WITHOUT_PAIR, (128,) * 6),
+    "medium": Plan(LAYERS, (256,) * 8),
+    "large": Plan(LAYERS, (384,) * 8),
 }
-MIXTURE = {"prose": 0.36, "core": 0.36, "common": 0.14, "rare": 0.06, "chat": 0.08}
+MIXTURE = {"prose": 0.36, "core": 0.38, "common": 0.14, "chat": 0.12}
 
 
 def configuration() -> Gemma3nTextConfig:
@@ -43,7 +44,7 @@ def configuration() -> Gemma3nTextConfig:
     return Gemma3nTextConfig(
         vocab_size=4096,
         vocab_size_per_layer_input=4096,
-        hidden_size=256,
+        hidden_size=128,
         hidden_size_per_layer_input=32,
         intermediate_size=[RUNGS[-1]] * len(LAYERS),
         num_hidden_layers=len(LAYERS),
@@ -51,7 +52,7 @@ def configuration() -> Gemma3nTextConfig:
         num_kv_shared_layers=4,
         num_attention_heads=4,
         num_key_value_heads=1,
-        head_dim=64,
+        head_dim=32,
         sliding_window=128,
         max_position_embeddings=1024,
         activation_sparsity_pattern=[0.95, 0.95] + [0.0] * 6,
@@ -124,19 +125,18 @@ def held_out_losses(model: Gemma3nForCausalLM, windows: Windows) -> dict[str, fl
     return losses
 
 
-def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
+def orthogonalised(flat: torch.Tensor) -> torch.Tensor:
     """Return a matrix with about the same singular vectors and singular values near one.
 
     Five steps of the quintic Newton-Schulz iteration of Muon (Keller Jordan, 2024).
     """
-    flat = matrix.bfloat16()
     tall = flat.shape[0] > flat.shape[1]
     x = flat.T if tall else flat
     x = x / (x.norm() + 1e-7)
     for _ in range(5):
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return (x.T if tall else x).float()
+    return x.T if tall else x
 
 
 class Optimizer:
@@ -155,7 +155,7 @@ class Optimizer:
                 self.muon[name] = torch.zeros_like(master)
             else:
                 groups[rates.vector_rate].append(master)
-            parameter.data = parameter.data.bfloat16()
+            parameter.data = parameter.data.to(getattr(torch, rates.compute))
         self.adam = torch.optim.AdamW(
             [{"params": p, "lr": r, "peak": r} for r, p in groups.items()],
             betas=(0.9, 0.95), weight_decay=0.0, fused=True,
@@ -191,7 +191,7 @@ class Optimizer:
 
     @torch.no_grad()
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from `state`; also fills the model's bfloat16 weights."""
+        """Continue from `state`; also fills the model's own weights."""
         for target, source in ((self.weights, state["weights"]), (self.muon, state["muon"])):
             for name, tensor in target.items():
                 tensor.copy_(source[name])
@@ -304,11 +304,12 @@ def main() -> None:
     parser.add_argument("cache", type=Path)
     parser.add_argument("output", type=Path)
     for name, default in (
-        ("steps", 4500), ("batch", 4), ("warmup", 60), ("every", 25), ("seed", 7), ("threads", 1),
+        ("steps", 3200), ("batch", 4), ("warmup", 60), ("every", 25), ("seed", 7), ("threads", 1),
         ("save-seconds", 180), ("decay", 0.45), ("matrix-rate", 0.03), ("embedding-rate", 4e-3),
         ("vector-rate", 2e-3), ("weight-decay", 0.05),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=type(default), default=default)
+    parser.add_argument("--compute", choices=("float32", "bfloat16"), default="float32")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     with (arguments.output / "log.jsonl").open("a") as log:
