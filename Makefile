@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 SOURCES := $(shell find src native -type f -not -name '*.pyc' 2>/dev/null) $(wildcard CMakeLists.txt cmake/*)
 
-.PHONY: run test dev check docs format native test-native test-arm clean
+.PHONY: run test dev check docs format native test-native test-avx512 test-arm clean
 
 run: $(VENV)/.installed
 	@$(BIN)/matryo demo
@@ -35,6 +35,16 @@ test-native:
 	cmake -S . -B build/tests -G Ninja -DMATRYO_MODULE=OFF -DMATRYO_TESTS=ON >/dev/null
 	cmake --build build/tests -j $(JOBS)
 	build/tests/matryo_native_tests
+
+# The AVX-512 kernels on a CPU that has only AVX2: their intrinsics computed lane by lane, all kernel tests run.
+# PYTHON needs nanobind and what the tests need.
+test-avx512:
+	cmake -S . -B build/emulated -G Ninja -DMATRYO_EMULATE_AVX512=ON -DPython_EXECUTABLE=$$($(PYTHON) -c 'import sys; print(sys.executable)') >/dev/null
+	cmake --build build/emulated -j $(JOBS)
+	rm -rf build/emulated/package && mkdir -p build/emulated/package
+	cp -r src/matryo build/emulated/package/ && rm -f build/emulated/package/matryo/_native*.so
+	cp build/emulated/_native*.so build/emulated/package/matryo/
+	PYTHONPATH=build/emulated/package $(PYTHON) -m pytest tests/kernels
 
 test-arm:
 	cmake -S . -B build/arm -G Ninja -DMATRYO_MODULE=OFF -DMATRYO_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux \
