@@ -35,6 +35,7 @@ struct SoftmaxState {
 // Takes one page into the state of `count` queries of one kv head. Query i sees slots [first[i], last[i]).
 struct AttendPage {
   KvPart part;
+  const uint8_t* ahead;  // bytes to prefetch: the keys of the page that comes next
   int32_t head_dim;
   int32_t count;
   const float* queries;  // (count, Dh)

@@ -9,7 +9,7 @@ namespace matryo {
 namespace {
 
 constexpr int64_t kBlockPages = 4;        // part of the arithmetic: where a new softmax starts
-constexpr int32_t kTileQueries = 32;      // their states and scores stay in the second-level cache
+constexpr int32_t kTileQueries = 48;      // their states and scores stay in the second-level cache
 constexpr int32_t kWidenQueries = 12;     // from here on a page is worth decoding to f32 once
 constexpr int64_t kItemsPerThread = 4;    // fewer whole tiles than this are split into blocks
 constexpr int64_t kMaxStates = 16 << 10;  // of split blocks; bounds the scratch
@@ -154,12 +154,19 @@ void AttendPlan::attend_block(const Room& room, const AttendIo& io, const Tile& 
   const PageTableView& table = *rows_.table;
   const int32_t count = queries_of(tile);
   const int64_t first_query = (kv_head * rows_.tokens + tile.first_row) * heads_per_kv_;
-  AttendPage call = {{},         head_dim_, count, io.queries + first_query * head_dim_,
-                     room.first, room.last, state, room.scores};
+  AttendPage call = {};
+  call.head_dim = head_dim_;
+  call.count = count;
+  call.queries = io.queries + first_query * head_dim_;
+  call.first = room.first;
+  call.last = room.last;
+  call.state = state;
+  call.scores = room.scores;
   clear(state, count);
   for (int64_t page = block * kBlockPages; page < (block + 1) * kBlockPages; ++page) {
     if (!see_page(room, tile, page)) continue;
     call.part = table.part(rows_.sequences[tile.first_row], page, kv_head);
+    call.ahead = table.part(rows_.sequences[tile.first_row], page + 1, kv_head).keys;
     KvKind kind = table.kind;
     if (kind != kKvF32 && count >= kWidenQueries) {
       call.part = widened(room, call.part);
