@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from helpers.random_weights import TEXT_VOCAB
 from helpers.text_files import CHAT_TEMPLATE, gemma_like
-from helpers.tiny import TEXT_VOCAB
 
 TURN_MARKS = ("<start_of_turn>", "<end_of_turn>")
 SMALL_LAYERS = [

@@ -130,7 +130,7 @@ class Conversion:
 
         def report(done: int, tensor: str) -> None:
             if progress is not None:
-                progress(min(before + done, total), total, tensor)
+                progress(before + done, total, tensor)
 
         metadata = {
             "format": FORMAT,

@@ -33,6 +33,7 @@ _OTHER_TOWERS = (
 )  # fmt: skip
 _MAX_INDEX_BYTES = 64 << 20
 _ROWS_COMPARED = 4096
+_LARGEST_WEIGHT = 1e37  # a tenth of what bfloat16 and float32 hold
 
 LAYER_VECTORS = {
     "router_norm": "altup.router_norm.weight",
@@ -114,7 +115,7 @@ class HuggingFaceSource:
         full = self._names[name]
         file = self._where[full]
         values = _float32(file.info(full).dtype, file.array(full)[:, cols])
-        self._check_finite(full, values, 0, cols.start or 0)
+        self._check_numbers(full, values, 0, cols.start or 0)
         return values
 
     def forget(self, name: str, rows: slice = slice(None)) -> None:
@@ -128,7 +129,7 @@ class HuggingFaceSource:
         if dtype not in _FLOATS:
             raise self._wrong("wrong dtype", full_name, " or ".join(_FLOATS), dtype)
         values = _float32(dtype, file.array(full_name)[rows])
-        self._check_finite(full_name, values, rows.start or 0, 0)
+        self._check_numbers(full_name, values, rows.start or 0, 0)
         return values
 
     def bits(
@@ -208,15 +209,18 @@ class HuggingFaceSource:
         if info.dtype not in _FLOATS:
             raise self._wrong("wrong dtype", full, " or ".join(_FLOATS), info.dtype)
 
-    def _check_finite(self, full: str, values: F32, first_row: int, first_col: int) -> None:
-        finite = np.isfinite(values)
-        if finite.all():
+    def _check_numbers(self, full: str, values: F32, first_row: int, first_col: int) -> None:
+        """Infinities, NaN, and what would become one when it is rounded or summed."""
+        usable = np.abs(values) <= _LARGEST_WEIGHT
+        if usable.all():
             return
-        row, *col = (int(index) for index in np.argwhere(~finite)[0])
+        row, *col = (int(index) for index in np.argwhere(~usable)[0])
         place = f"row {first_row + row}" + "".join(f", column {first_col + index}" for index in col)
-        got = repr(float(values[(row, *col)]))
+        value = float(values[(row, *col)])
+        problem = "is not a weight" if np.isfinite(value) else "is not finite"
+        expected = f"numbers up to {_LARGEST_WEIGHT:g}"
         raise self._wrong(
-            f"{place} is not finite: the checkpoint is damaged", full, "a number", got
+            f"{place} {problem}: the checkpoint is damaged", full, expected, repr(value)
         )
 
     def _wrong(self, message: str, full: str, expected: str, got: str) -> CheckpointError:

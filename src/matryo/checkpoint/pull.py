@@ -1,9 +1,9 @@
 """`matryo pull`: a checkpoint from the Hugging Face hub into a directory.
 
 In: ORG/NAME, a target directory. Out: the same files there. Only weights as safetensors, JSON,
-tokenizer and template are asked for, from the top of the repository: never pickles, never code.
-What is there already is not fetched again, and a download that was stopped continues; until all of
-it is there, the directory is marked as unfinished and does not load.
+tokenizer and template are asked for, from the top of the repository: never pickles, never code. A
+broken connection is continued; a later run fetches the files that are not complete, and not the
+others. Until all of it is there, the directory is marked as unfinished and does not load.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from matryo.errors import CapacityError, CheckpointError, ConfigError, MatryoErr
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _SETTINGS = frozenset({CONFIG, PLANS, *TEXT_FILES})
+_DOWNLOADS = (
+    Path(".cache") / "huggingface" / "download"
+)  # where the client keeps what is on its way
+_ABANDONED = re.compile(r".*\.[0-9a-f]{8}\.incomplete")  # a random name, for one run only
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -52,6 +56,7 @@ def pull(
     with own_directory(target, wait=False):
         missing = sum(size for file, size in sizes.items() if not (target / file).exists())
         check_space(target, missing)
+        _drop_abandoned(target)
         replace_text(target / UNFINISHED, f"{name} {commit}\n")
         hub.fetch(commit, [CONFIG], target)
         _check_architecture(target, name)
@@ -92,7 +97,7 @@ class _Hub:
         """Downloads files of a commit that are not there yet."""
         from huggingface_hub import snapshot_download
 
-        with _our_errors(self.name, commit), _without_bars():
+        with _our_errors(self.name, commit), _quiet():
             snapshot_download(
                 self.name,
                 revision=commit,
@@ -162,20 +167,23 @@ def _translated(error: Exception, name: str, revision: str | None) -> MatryoErro
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """The client's own progress bars would mix with ours."""
+def _quiet() -> Iterator[None]:
+    """The client's own progress bars and warnings would mix with ours."""
+    from huggingface_hub.utils import logging
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
     )
 
-    before = are_progress_bars_disabled()
+    bars_before, verbosity_before = not are_progress_bars_disabled(), logging.get_verbosity()
     disable_progress_bars()
+    logging.set_verbosity(40)  # errors
     try:
         yield
     finally:
-        if not before:
+        logging.set_verbosity(verbosity_before)
+        if bars_before:
             enable_progress_bars()
 
 
@@ -203,10 +211,17 @@ def _reporting(
     progress(total, total, name)
 
 
+def _drop_abandoned(target: Path) -> None:
+    """Removes what a killed client left behind under names that no other run will ever look for."""
+    for path in (target / _DOWNLOADS).glob("*.incomplete"):
+        if _ABANDONED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def _bytes_there(target: Path, sizes: Mapping[str, int]) -> int:
     """Bytes of finished files and of those that are on their way."""
     paths: list[Any] = [target / file for file in sizes]
-    paths += (target / ".cache" / "huggingface" / "download").glob("*.incomplete")
+    paths += (target / _DOWNLOADS).glob("*.incomplete")
     done = 0
     for path in paths:
         try:

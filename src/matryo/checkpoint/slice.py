@@ -218,4 +218,4 @@ def _reporter(
 ) -> Callable[[int, str], None] | None:
     if progress is None:
         return None
-    return lambda done, tensor: progress(min(before + done, total), total, tensor)
+    return lambda done, tensor: progress(before + done, total, tensor)

@@ -138,7 +138,7 @@ def write_tensors(
 ) -> Written:
     """Writes one file inside an `unfinished` directory, or what is missing of it.
 
-    progress: called with (bytes of this file done, tensor). Raises OSError, and what the tensors
+    progress: called with (bytes of tensors done, tensor). Raises OSError, and what the tensors
     raise.
     """
     header, _, size = write_header({tensor.name: tensor.stored for tensor in tensors}, metadata)
@@ -169,13 +169,14 @@ class _Writer:
     ) -> None:
         self.file, self.state, self.progress = file, state, progress
         self.digest = hashlib.sha256()
-        self.offset = self.committed = 0
+        self.offset = self.committed = self.header_bytes = 0
 
     def resume(self, header: bytes, size: int) -> tuple[int, int]:
         """Where to go on: number of the tensor, number of its block.
 
         Cuts off what is not known to be right.
         """
+        self.header_bytes = len(header)
         mark = _read_mark(self.state)
         if mark is not None and len(header) <= mark.offset <= size and self._matches(header, mark):
             self.offset = self.committed = mark.offset
@@ -197,7 +198,7 @@ class _Writer:
         if self.offset - self.committed >= COMMIT_BYTES:
             self.commit(mark)
         if self.progress is not None:
-            self.progress(self.offset, name)
+            self.progress(self.offset - self.header_bytes, name)
 
     def commit(self, mark: _Mark) -> None:
         self.file.flush()
