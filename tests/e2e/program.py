@@ -12,9 +12,11 @@ from pathlib import Path
 from types import TracebackType
 
 COMMAND = [sys.executable, "-m", "matryo"]
-# The pseudo-terminal becomes the controlling one, so that ^C reaches the program as a signal.
+# The pseudo-terminal becomes the controlling one, so that ^C reaches the program as a signal, and the
+# signal is one that stops: tests that run in the background of a shell inherit an ignored one.
 TAKE_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
 PATIENCE_S = 60.0  # a limit for a hanging program, not an expectation

@@ -136,9 +136,8 @@ def test_a_saved_conversation_goes_on_in_another_process(
     whole = matryo("chat", "-m", packed, *GREEDY, "--json", home=home, stdin="the a b\nb a\n")
     matryo("chat", "-m", packed, *GREEDY, home=home, stdin=f"the a b\n/save {saved}\n")
     rest = matryo("chat", "-m", packed, *GREEDY, "--json", home=home, stdin=f"/load {saved}\nb a\n")
-    (first, second), (again,) = summaries(whole.stdout), summaries(rest.stdout)
+    (_, second), (again,) = summaries(whole.stdout), summaries(rest.stdout)
     assert again["text"] == second["text"]
-    assert again["cached_tokens"] >= first["prompt_tokens"]
 
 
 def test_exit_ends_a_pipe_too(home: Path, packed: Path) -> None:

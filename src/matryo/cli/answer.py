@@ -99,7 +99,7 @@ def live_status(event: Event) -> str:
     stats = event.stats
     speed = [f"{stats.tps:.1f} tokens/s"] if stats.tps else []
     memory = format_bytes(resident_bytes())
-    return " · ".join([event.plan, *speed, f"{stats.generated_tokens} tokens", memory])
+    return " · ".join([event.plan, *speed, _tokens(stats.generated_tokens), memory])
 
 
 def status(event: Event) -> str:
@@ -107,7 +107,7 @@ def status(event: Event) -> str:
     stats = event.stats
     parts = [
         event.plan,
-        f"{stats.generated_tokens} tokens",
+        _tokens(stats.generated_tokens),
         f"{stats.tps:.1f} tokens/s",
         f"{stats.seconds_to_first_token:.2f} s to the first",
         f"{format_bytes(resident_bytes())} resident",
@@ -117,6 +117,10 @@ def status(event: Event) -> str:
     elif event.finish_reason in ("length", "context"):
         parts.append(f"cut: {event.finish_reason}")
     return " · ".join(parts)
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token{'s' * (count != 1)}"
 
 
 def resident_bytes() -> int:

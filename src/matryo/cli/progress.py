@@ -68,17 +68,27 @@ class Bar:
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.table import Column
 
         from matryo.cli.output import console
 
-        in_bytes: tuple[ProgressColumn, ...] = (DownloadColumn(), TransferSpeedColumn())
-        counted: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), TextColumn(self._unit))
+        def whole() -> Column:
+            return Column(no_wrap=True, overflow="ellipsis")
+
+        in_bytes: tuple[ProgressColumn, ...] = (
+            DownloadColumn(table_column=whole()),
+            TransferSpeedColumn(table_column=whole()),
+        )
+        counted: tuple[ProgressColumn, ...] = (
+            MofNCompleteColumn(table_column=whole()),
+            TextColumn(self._unit, table_column=whole()),
+        )
         progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            TextColumn("{task.description}", markup=False, table_column=whole()),
+            BarColumn(bar_width=20),
             *(in_bytes if self._unit == "bytes" else counted),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[what]}", markup=False),
+            TimeRemainingColumn(table_column=whole()),
+            TextColumn("{task.fields[what]}", markup=False, table_column=whole()),
             console=console(stderr=True),
             transient=True,
             disable=not console(stderr=True).is_terminal,
