@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 
 COMMAND = [sys.executable, "-m", "matryo"]
-# The pseudo-terminal becomes the controlling one, so that ^C reaches the program as a signal, and the
-# signal is one that stops: tests that run in the background of a shell inherit an ignored one.
+# The pseudo-terminal becomes the controlling one, so that ^C reaches the program as a signal, and
+# the signal is one that stops: tests in the background of a shell inherit an ignored one.
 TAKE_TERMINAL = (
     "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     "signal.signal(signal.SIGINT, signal.SIG_DFL); "

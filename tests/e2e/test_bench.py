@@ -53,6 +53,11 @@ def test_the_table_says_what_was_measured_and_what_was_counted(home: Path, packe
     assert "the whole process" in text
 
 
+def test_the_prompt_fits_a_short_context_by_itself(home: Path, packed: Path) -> None:
+    done = matryo("bench", packed, "--size", "small", "--rounds", "1", "--json", home=home)
+    assert json.loads(done.stdout)["prompt_tokens"] == 256 - 64 - 1
+
+
 def test_too_long_a_prompt_is_refused(home: Path, packed: Path) -> None:
     done = matryo("bench", packed, "--prompt-tokens", "250", home=home)
     assert (done.returncode, done.stdout) == (1, "")
@@ -60,7 +65,7 @@ def test_too_long_a_prompt_is_refused(home: Path, packed: Path) -> None:
 
 
 def test_ctrl_c_ends_it(home: Path, packed: Path) -> None:
-    with Terminal("bench", packed, "--rounds", "1000", home=home) as terminal:
+    with Terminal("bench", packed, *QUICK, "--rounds", "1000", home=home) as terminal:
         terminal.expect("Measuring")
         terminal.type("\x03")
         assert terminal.wait() == 130

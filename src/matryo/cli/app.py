@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for name, function in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "chat": chat,
     "pull": pull,
@@ -36,7 +37,8 @@ for name, function in {
     "info": info,
     "bench": bench,
     "demo": demo,
-}.items():
+}
+for name, function in COMMANDS.items():
     app.command(name)(command(function))
 
 

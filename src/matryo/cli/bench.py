@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matryo.cli.measure import Report, Switch
     from matryo.loading import Model
 
+PROMPT_TOKENS = 256
 BUSY = 0.1  # above this share of the processors, other programs make the figures worthless
 
 
@@ -30,8 +31,13 @@ def bench(
         ),
     ] = None,
     prompt_tokens: Annotated[
-        int, typer.Option(min=1, help="Length of the prompt, in tokens.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Length of the prompt, in tokens.",
+            show_default="256, or what the context leaves",
+        ),
+    ] = None,
     tokens: Annotated[int, typer.Option("-n", "--tokens", min=1, help="Tokens to decode.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 7,
     seconds: Annotated[
@@ -62,7 +68,7 @@ def bench(
     opened = open_model(LoadOptions(model=model, weights=weights, kv=kv, threads=threads))
     task = Task(
         sizes=_by_cost(opened, size) if size else different_sizes(opened),
-        prompt_tokens=prompt_tokens,
+        prompt_tokens=prompt_tokens or _fitting_prompt(opened, tokens),
         tokens=tokens,
         rounds=rounds,
         seconds=seconds,
@@ -74,6 +80,10 @@ def bench(
         write_json({**_machine(opened), **report.to_json()}, indent=1)
     else:
         _show(opened, report)
+
+
+def _fitting_prompt(model: Model, tokens: int) -> int:
+    return max(1, min(PROMPT_TOKENS, model.config.context_length - tokens - 1))
 
 
 def different_sizes(model: Model) -> tuple[str, ...]:
