@@ -1,4 +1,4 @@
-"""Run `matryo` in a process of its own: with pipes, or on a terminal that a test types into."""
+"""Run `matryo`: in its own process with pipes, on a terminal to type into, or inside this one."""
 
 from __future__ import annotations
 
@@ -50,6 +50,32 @@ def matryo(
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
+
+
+def invoke(
+    *arguments: str | Path, home: Path, stdin: str | bytes = b"", **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end inside this process: the same, without the time to start."""
+    from typer.testing import CliRunner
+
+    from matryo import kernels
+    from matryo.cli.app import app
+
+    words = list(map(str, arguments))
+    threads = kernels.threads()
+    kernels.set_threads(1)
+    try:
+        done = CliRunner().invoke(
+            app,
+            words,
+            input=stdin,
+            env={"MATRYO_HOME": str(home), "HF_HUB_OFFLINE": "1", **extra},
+            prog_name="matryo",
+            catch_exceptions=False,
+        )
+    finally:
+        kernels.set_threads(threads)
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
 
 class Terminal:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.program import Terminal, matryo
+from e2e.program import Terminal, invoke, matryo
 
 QUICK = ("--prompt-tokens", "24", "-n", "8", "--rounds", "2")
 
@@ -30,21 +30,21 @@ def test_json_has_every_size_and_every_round(home: Path, packed: Path) -> None:
 
 
 def test_chosen_sizes_alone_are_measured_smallest_first(home: Path, packed: Path) -> None:
-    done = matryo(
+    done = invoke(
         "bench", packed, *QUICK, "--size", "large", "--size", "small", "--json", home=home
     )
     assert list(json.loads(done.stdout)["sizes"]) == ["small", "large"]
-    alone = matryo("bench", packed, *QUICK, "--size", "small", "--json", home=home)
+    alone = invoke("bench", packed, *QUICK, "--size", "small", "--json", home=home)
     assert json.loads(alone.stdout)["switch"] is None
 
 
 def test_time_ends_the_rounds_but_one_is_measured(home: Path, packed: Path) -> None:
     quick = ("--prompt-tokens", "8", "-n", "2", "--rounds", "1000", "--seconds", "0", "--json")
-    assert json.loads(matryo("bench", packed, *quick, home=home).stdout)["rounds"] == 1
+    assert json.loads(invoke("bench", packed, *quick, home=home).stdout)["rounds"] == 1
 
 
 def test_the_table_says_what_was_measured_and_what_was_counted(home: Path, packed: Path) -> None:
-    done = matryo("bench", packed, *QUICK, home=home, COLUMNS="120")
+    done = invoke("bench", packed, *QUICK, home=home, COLUMNS="120")
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     assert "of 2 rounds" in text
@@ -54,12 +54,12 @@ def test_the_table_says_what_was_measured_and_what_was_counted(home: Path, packe
 
 
 def test_the_prompt_fits_a_short_context_by_itself(home: Path, packed: Path) -> None:
-    done = matryo("bench", packed, "--size", "small", "--rounds", "1", "--json", home=home)
+    done = invoke("bench", packed, "--size", "small", "--rounds", "1", "--json", home=home)
     assert json.loads(done.stdout)["prompt_tokens"] == 256 - 64 - 1
 
 
 def test_too_long_a_prompt_is_refused(home: Path, packed: Path) -> None:
-    done = matryo("bench", packed, "--prompt-tokens", "250", home=home)
+    done = invoke("bench", packed, "--prompt-tokens", "250", home=home)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: 315 tokens do not fit into the context of 256")
 
@@ -74,4 +74,4 @@ def test_ctrl_c_ends_it(home: Path, packed: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("--rounds", "0"), ("-n", "0"), ("--seconds", "-1")])
 def test_impossible_tasks_are_usage(home: Path, packed: Path, arguments: tuple[str, str]) -> None:
-    assert matryo("bench", packed, *arguments, home=home).returncode == 2
+    assert invoke("bench", packed, *arguments, home=home).returncode == 2

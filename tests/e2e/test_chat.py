@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from e2e.program import Terminal, matryo
+from e2e.program import Terminal, invoke, matryo
 
 PROMPT = "> "
 GREEDY = ("--temperature", "0", "-n", "12")
@@ -91,7 +91,7 @@ def test_lines_are_remembered(home: Path, packed: Path) -> None:
 
 
 def test_with_pipes_only_answers_are_on_stdout(home: Path, packed: Path) -> None:
-    done = matryo("chat", "-m", packed, *GREEDY, home=home, stdin="the a b\n/size small\nb a\n")
+    done = invoke("chat", "-m", packed, *GREEDY, home=home, stdin="the a b\n/size small\nb a\n")
     assert done.returncode == 0
     assert done.stderr.startswith("size small")
     assert PROMPT not in done.stdout
@@ -115,7 +115,7 @@ def summaries(stdout: str) -> list[dict[str, Any]]:
 
 
 def test_the_conversation_is_not_computed_again(home: Path, packed: Path) -> None:
-    done = matryo("chat", "-m", packed, *GREEDY, "--json", home=home, stdin="the a b\nb a\n")
+    done = invoke("chat", "-m", packed, *GREEDY, "--json", home=home, stdin="the a b\nb a\n")
     first, second = summaries(done.stdout)
     assert first["cached_tokens"] == 0
     assert second["cached_tokens"] >= first["prompt_tokens"]
@@ -124,7 +124,7 @@ def test_the_conversation_is_not_computed_again(home: Path, packed: Path) -> Non
 
 def test_a_size_chosen_in_the_middle_answers_from_there(home: Path, packed: Path) -> None:
     lines = "the a b\n/size small\nb a\n/size large\na\n"
-    done = matryo("chat", "-m", packed, *GREEDY, "--json", home=home, stdin=lines)
+    done = invoke("chat", "-m", packed, *GREEDY, "--json", home=home, stdin=lines)
     assert (done.returncode, [end["size"] for end in summaries(done.stdout)]) == (
         0,
         ["large", "small", "large"],
@@ -135,15 +135,15 @@ def test_a_saved_conversation_goes_on_in_another_process(
     home: Path, packed: Path, tmp_path: Path
 ) -> None:
     saved = tmp_path / "talk.session"
-    whole = matryo("chat", "-m", packed, *GREEDY, "--json", home=home, stdin="the a b\nb a\n")
-    matryo("chat", "-m", packed, *GREEDY, home=home, stdin=f"the a b\n/save {saved}\n")
-    rest = matryo("chat", "-m", packed, *GREEDY, "--json", home=home, stdin=f"/load {saved}\nb a\n")
+    whole = invoke("chat", "-m", packed, *GREEDY, "--json", home=home, stdin="the a b\nb a\n")
+    invoke("chat", "-m", packed, *GREEDY, home=home, stdin=f"the a b\n/save {saved}\n")
+    rest = invoke("chat", "-m", packed, *GREEDY, "--json", home=home, stdin=f"/load {saved}\nb a\n")
     (_, second), (again,) = summaries(whole.stdout), summaries(rest.stdout)
     assert again["text"] == second["text"]
 
 
 def test_exit_ends_a_pipe_too(home: Path, packed: Path) -> None:
-    done = matryo("chat", "-m", packed, *GREEDY, home=home, stdin="/exit\nnever asked\n")
+    done = invoke("chat", "-m", packed, *GREEDY, home=home, stdin="/exit\nnever asked\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -151,7 +151,7 @@ def test_exit_ends_a_pipe_too(home: Path, packed: Path) -> None:
     "line", ["/nonsense", "/size enormous", "/load nothing.session", "/save", "/undo"]
 )
 def test_with_pipes_the_first_mistake_ends_everything(home: Path, packed: Path, line: str) -> None:
-    done = matryo("chat", "-m", packed, *GREEDY, home=home, stdin=f"{line}\nnever asked\n")
+    done = invoke("chat", "-m", packed, *GREEDY, home=home, stdin=f"{line}\nnever asked\n")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
@@ -161,14 +161,14 @@ def test_a_session_of_other_weights_is_refused(
     home: Path, packed: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     saved = tmp_path / "talk.session"
-    matryo("chat", "-m", packed, *GREEDY, home=home, stdin=f"the a b\n/save {saved}\n")
-    done = matryo("chat", "-m", checkpoint, "--weights", "q8", home=home, stdin=f"/load {saved}\n")
+    invoke("chat", "-m", packed, *GREEDY, home=home, stdin=f"the a b\n/save {saved}\n")
+    done = invoke("chat", "-m", checkpoint, "--weights", "q8", home=home, stdin=f"/load {saved}\n")
     assert done.returncode == 1
     assert "other weights" in done.stderr
 
 
 def test_bytes_that_are_no_text_do_not_end_a_conversation(home: Path, packed: Path) -> None:
-    done = matryo("chat", "-m", packed, *GREEDY, home=home, stdin=b"caf\xe9\n")
+    done = invoke("chat", "-m", packed, *GREEDY, home=home, stdin=b"caf\xe9\n")
     assert (done.returncode, done.stderr) == (0, "")
 
 

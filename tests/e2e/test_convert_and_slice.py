@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from e2e.program import matryo
+from e2e.program import invoke, matryo
 
 SHORT = ("--seed", "3", "-n", "16")
 
 
 def text_of(model: Path, *arguments: str | Path, home: Path) -> str:
-    done = matryo("run", "-m", model, "the a", *SHORT, *arguments, home=home)
+    done = invoke("run", "-m", model, "the a", *SHORT, *arguments, home=home)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -28,7 +28,7 @@ def test_every_kind_is_packed_and_answers_as_in_memory(
     home: Path, checkpoint: Path, tmp_path: Path, weights: str
 ) -> None:
     target = tmp_path / weights
-    done = matryo("convert", checkpoint, target, "--weights", weights, home=home)
+    done = invoke("convert", checkpoint, target, "--weights", weights, home=home)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert {
         "matryo.json",
@@ -41,7 +41,7 @@ def test_every_kind_is_packed_and_answers_as_in_memory(
 
 
 def test_convert_says_what_it_wrote_as_json(home: Path, checkpoint: Path, tmp_path: Path) -> None:
-    done = matryo("convert", checkpoint, tmp_path / "new", "--json", home=home)
+    done = invoke("convert", checkpoint, tmp_path / "new", "--json", home=home)
     assert (done.returncode, done.stderr) == (0, "")
     assert isinstance(json.loads(done.stdout), dict)
 
@@ -49,9 +49,9 @@ def test_convert_says_what_it_wrote_as_json(home: Path, checkpoint: Path, tmp_pa
 def test_converting_again_changes_nothing(home: Path, checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "twice"
     for _ in range(2):
-        done = matryo("convert", checkpoint, target, home=home)
+        done = invoke("convert", checkpoint, target, home=home)
         assert done.returncode == 0, done.stderr
-    assert matryo("info", target, "--verify", home=home).returncode == 0
+    assert invoke("info", target, "--verify", home=home).returncode == 0
 
 
 @pytest.mark.parametrize("size", ["small", "medium"])
@@ -64,8 +64,8 @@ def test_a_slice_is_a_checkpoint_with_the_answers_of_the_plan(
     assert text_of(target, "--weights", "f32", home=home) == text_of(
         checkpoint, "--weights", "f32", "--size", size, home=home
     )
-    described: dict[str, Any] = json.loads(matryo("info", target, "--json", home=home).stdout)
-    whole: dict[str, Any] = json.loads(matryo("info", checkpoint, "--json", home=home).stdout)
+    described: dict[str, Any] = json.loads(invoke("info", target, "--json", home=home).stdout)
+    whole: dict[str, Any] = json.loads(invoke("info", checkpoint, "--json", home=home).stdout)
     counted = described["plans"]["full"]["parameters"]["effective"]
     assert counted == whole["plans"][size]["parameters"]["effective"]
 
@@ -75,7 +75,7 @@ def test_a_bad_source_leaves_nothing_behind(
     home: Path, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     name, *options = command
-    done = matryo(name, tmp_path / "nowhere", tmp_path / "target", *options, home=home)
+    done = invoke(name, tmp_path / "nowhere", tmp_path / "target", *options, home=home)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
@@ -85,14 +85,14 @@ def test_a_bad_source_leaves_nothing_behind(
 def test_a_slice_of_no_such_size_leaves_nothing_behind(
     home: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    done = matryo("slice", checkpoint, tmp_path / "target", "--size", "enormous", home=home)
+    done = invoke("slice", checkpoint, tmp_path / "target", "--size", "enormous", home=home)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no plan named 'enormous'")
     assert names(tmp_path / "target") == []
 
 
 def test_pull_without_a_network_is_one_line(home: Path) -> None:
-    done = matryo("pull", "nobody/nothing-of-this-name", home=home)
+    done = invoke("pull", "nobody/nothing-of-this-name", home=home)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1

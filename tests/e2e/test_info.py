@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from e2e.program import Terminal, matryo
+from e2e.program import Terminal, invoke, matryo
 
 
 def described(*arguments: str | Path, home: Path) -> dict[str, Any]:
-    done = matryo("info", *arguments, "--json", home=home)
+    done = invoke("info", *arguments, "--json", home=home)
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(done.stdout)
     assert isinstance(document, dict)
@@ -25,7 +25,7 @@ def tree(directory: Path) -> list[tuple[str, int]]:
 
 
 def test_a_packed_directory(home: Path, packed: Path) -> None:
-    document = described(packed, home=home)
+    document = json.loads(matryo("info", packed, "--json", home=home).stdout)
     assert (document["form"], document["weights"], document["path"]) == (
         "packed",
         "f32",
@@ -86,8 +86,8 @@ def test_a_missing_outer_shell_is_named(home: Path, packed: Path, tmp_path: Path
     document = described(copy, home=home)
     assert document["plans"]["large"]["missing_file"] == outer.name
     assert document["plans"]["small"]["missing_file"] is None
-    assert "missing: what" in matryo("info", copy, home=home, COLUMNS="200").stdout
-    refused = matryo("run", "-m", copy, "x", "--size", "large", home=home)
+    assert "missing: what" in invoke("info", copy, home=home, COLUMNS="200").stdout
+    refused = invoke("run", "-m", copy, "x", "--size", "large", home=home)
     assert refused.returncode == 1
     assert "missing" in refused.stderr
 
@@ -100,20 +100,20 @@ def test_verify_finds_one_changed_byte(home: Path, packed: Path, tmp_path: Path)
     data = bytearray(shell.read_bytes())
     data[-100] ^= 1
     shell.write_bytes(data)
-    done = matryo("info", copy, "--verify", home=home)
+    done = invoke("info", copy, "--verify", home=home)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: {shell}: damaged")
 
 
 def test_only_packed_directories_can_be_verified(home: Path, checkpoint: Path) -> None:
-    done = matryo("info", checkpoint, "--verify", home=home)
+    done = invoke("info", checkpoint, "--verify", home=home)
     assert done.returncode == 1
     assert "only a packed directory" in done.stderr
 
 
 @pytest.mark.parametrize("columns", ["40", "60", "80", "200"])
 def test_tables_fit_the_terminal(home: Path, packed: Path, columns: str) -> None:
-    done = matryo("info", packed, home=home, COLUMNS=columns)
+    done = invoke("info", packed, home=home, COLUMNS=columns)
     lines = done.stdout.splitlines()
     assert done.returncode == 0
     assert max(len(line) for line in lines[2:]) <= int(columns)
@@ -135,7 +135,7 @@ def test_what_is_no_checkpoint_is_one_error(home: Path, tmp_path: Path, name: st
     (tmp_path / "file").write_text("text", encoding="utf-8")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
-    done = matryo("info", tmp_path / name, home=home)
+    done = invoke("info", tmp_path / name, home=home)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from e2e.program import COMMAND, Terminal, environment, matryo
+from e2e.program import COMMAND, Terminal, environment, invoke, matryo
 
 SHORT = ("--seed", "3", "-n", "16")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -21,7 +21,7 @@ def run(home: Path, packed: Path) -> Run:
     """`matryo run` of the packed tiny model."""
 
     def run(*arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]:
-        return matryo("run", "-m", packed, *arguments, home=home, stdin=stdin)
+        return invoke("run", "-m", packed, *arguments, home=home, stdin=stdin)
 
     return run
 
@@ -35,9 +35,10 @@ def summary(run: Run, *arguments: str | Path, stdin: str | bytes = b"") -> dict[
     return last
 
 
-def test_the_answer_is_all_there_is(run: Run) -> None:
-    done = run("the a", *SHORT)
+def test_the_answer_is_all_there_is(run: Run, home: Path, packed: Path) -> None:
+    done = matryo("run", "-m", packed, "the a", *SHORT, home=home)
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run("the a", *SHORT).stdout
     assert done.stdout.strip()
     assert done.stdout.endswith("\n")
 
@@ -99,7 +100,7 @@ def test_sizes_differ_and_the_largest_is_the_default(run: Run) -> None:
 def test_a_plan_from_a_file_or_a_table_is_the_plan_by_name(
     run: Run, home: Path, packed: Path, tmp_path: Path
 ) -> None:
-    plan = json.loads(matryo("info", packed, "--json", home=home).stdout)["plans"]["small"]["plan"]
+    plan = json.loads(invoke("info", packed, "--json", home=home).stdout)["plans"]["small"]["plan"]
     as_json, as_table = tmp_path / "mine.json", tmp_path / "table.csv"
     as_json.write_text(json.dumps(plan), encoding="utf-8")
     skipped = [layer for layer in range(15) if layer not in plan["layers"]]
@@ -114,7 +115,7 @@ def test_a_plan_from_a_file_or_a_table_is_the_plan_by_name(
 def test_a_hugging_face_directory_answers_as_its_packed_form(
     run: Run, home: Path, checkpoint: Path
 ) -> None:
-    done = matryo("run", "-m", checkpoint, "--weights", "f32", "the", *SHORT, home=home)
+    done = invoke("run", "-m", checkpoint, "--weights", "f32", "the", *SHORT, home=home)
     assert (done.stdout, done.stderr) == (run("the", *SHORT).stdout, "")
 
 
@@ -176,8 +177,10 @@ def test_a_mistake_is_one_message(run: Run, arguments: list[str], code: int, mes
     assert "Traceback" not in done.stderr
 
 
-def test_debug_shows_where_it_happened(run: Run) -> None:
-    done = run("x", "--size", "enormous", "--debug")
+def test_debug_shows_where_it_happened(home: Path, packed: Path) -> None:
+    plain = matryo("run", "-m", packed, "x", "--size", "enormous", home=home)
+    assert (plain.returncode, len(plain.stderr.splitlines())) == (1, 1)
+    done = matryo("run", "-m", packed, "x", "--size", "enormous", "--debug", home=home)
     assert "Traceback" in done.stderr
     assert done.returncode == 1
 

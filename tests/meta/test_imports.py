@@ -14,7 +14,7 @@ PACKAGE = Path(matryo.__file__).parent
 
 # Lowest first; a module may import from its own line and from the lines above it.
 LAYERS = (
-    ("matryo.errors",),
+    ("matryo.errors", "matryo._native"),
     ("matryo.config",),
     ("matryo.checkpoint.atomic",),
     ("matryo.checkpoint.safetensors", "matryo.checkpoint.huggingface"),
