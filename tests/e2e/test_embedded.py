@@ -44,11 +44,11 @@ def test_a_chat_on_a_terminal(home: Path) -> None:
     with Terminal("chat", "--temperature", "0", "-n", "16", home=home) as terminal:
         at = terminal.expect("> ")
         terminal.type("What is a tree?\n")
-        at = terminal.expect("large · ", after=at)
+        assert "large · " in terminal.screen[at : (at := terminal.expect("resident", after=at))]
         terminal.type("/size small\n")
-        at = terminal.expect("size small", after=at)
+        at = terminal.expect("size small;", after=at)
         terminal.type("What is a tree?\n")
-        terminal.expect("small · ", after=at)
+        assert "small · " in terminal.screen[at : terminal.expect("resident", after=at)]
         terminal.type("\x04")
         assert terminal.wait() == 0
 
