@@ -12,7 +12,7 @@ SOURCES := $(shell find src native -type f -not -name '*.pyc' 2>/dev/null) $(wil
 .PHONY: run test dev check docs format native test-native test-avx512 test-arm clean
 
 run: $(VENV)/.installed
-	@$(BIN)/matryo demo
+	@$(BIN)/matryo demo -n 60
 
 test: $(VENV)/.tested
 	@$(BIN)/python -m pytest $(TESTS)

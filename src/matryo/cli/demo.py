@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from matryo.cli.answer import Result
     from matryo.loading import Model
 
-PROMPT = "What is a lighthouse?"
+PROMPT = "It was a fine morning, and Mr. Darcy"
 SIZES = ("small", "large")
 
 
 def demo(
-    prompt: Annotated[str, typer.Argument(help="What both sizes are asked.")] = PROMPT,
+    prompt: Annotated[str, typer.Argument(help="The text that both sizes continue.")] = PROMPT,
     *,
     generation: GenerationOptions,
     json: JsonOption = False,
 ) -> None:
-    """Ask the embedded model one thing at two sizes."""
+    """Let the embedded model continue a text at two of its sizes, from one copy of the weights."""
     from matryo.cli.generate import generate
     from matryo.cli.models import open_model
     from matryo.cli.outcome import reply
@@ -31,11 +31,9 @@ def demo(
     results: list[Result] = []
     for size in SIZES:
         if not json:
-            reply(f"\n[{size}] {prompt}")
+            reply(f"\n[{size}] {prompt} …")
         session = model.session(plan=size)
-        result = generate(
-            session, [{"role": "user", "content": prompt}], generation, json=json, remark=False
-        )
+        result = generate(session, prompt, generation, json=json, remark=False)
         if result.cancelled:
             raise KeyboardInterrupt
         results.append(result)
