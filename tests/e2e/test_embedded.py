@@ -44,9 +44,10 @@ def test_a_chat_on_a_terminal(home: Path) -> None:
     with Terminal("chat", "--temperature", "0", "-n", "16", home=home) as terminal:
         at = terminal.expect("> ")
         terminal.type("What is a tree?\n")
-        assert "large · " in terminal.screen[at : (at := terminal.expect("resident", after=at))]
+        end = terminal.expect("resident", after=at)
+        assert "large · " in terminal.screen[at:end]
         terminal.type("/size small\n")
-        at = terminal.expect("size small;", after=at)
+        at = terminal.expect("size small;", after=end)
         terminal.type("What is a tree?\n")
         assert "small · " in terminal.screen[at : terminal.expect("resident", after=at)]
         terminal.type("\x04")

@@ -12,9 +12,11 @@ import matryo
 
 PACKAGE = Path(matryo.__file__).parent
 
+NATIVE = "matryo._native"  # compiled: a module without a Python file
+
 # Lowest first; a module may import from its own line and from the lines above it.
 LAYERS = (
-    ("matryo.errors", "matryo._native"),
+    ("matryo.errors", NATIVE),
     ("matryo.config",),
     ("matryo.checkpoint.atomic",),
     ("matryo.checkpoint.safetensors", "matryo.checkpoint.huggingface"),
@@ -56,7 +58,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
         ):
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
-                yield full if full in MODULES else node.module
+                yield full if full in MODULES or full == NATIVE else node.module
         elif isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.split(".")[0] == "matryo")
         else:
