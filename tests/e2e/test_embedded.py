@@ -49,7 +49,9 @@ def test_a_chat_on_a_terminal(home: Path) -> None:
         terminal.type("/size small\n")
         at = terminal.expect("size small;", after=end)
         terminal.type("What is a tree?\n")
-        assert "small · " in terminal.screen[at : terminal.expect("resident", after=at)]
+        end = terminal.expect("resident", after=at)
+        assert "small · " in terminal.screen[at:end]
+        terminal.expect("\n> ", after=end)
         terminal.type("\x04")
         assert terminal.wait() == 0
 
