@@ -124,7 +124,7 @@ def _show(model: Model, report: Report) -> None:
     print_name(
         screen,
         f"{machine['model']}: weights {machine['weights']}, K/V {task.kv}, "
-        f"{machine['threads']} threads, {machine['isa']}",
+        f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}, {machine['isa']}",
     )
     count = len(report.bandwidth.rounds)
     table = new_table(
@@ -161,7 +161,7 @@ def _show(model: Model, report: Report) -> None:
 
 
 def _show_switch(screen: Console, switch: Switch) -> None:
-    from matryo.cli.output import print_name
+    from matryo.cli.escape import escape_name
 
     small, large = switch.sizes
     cost = (
@@ -169,10 +169,8 @@ def _show_switch(screen: Console, switch: Switch) -> None:
         if switch.keeps_cache
         else "the sizes cache different layers, so the cache is computed again"
     )
-    screen.print()
-    print_name(
-        screen,
-        f"Switching between {small} and {large} inside an answer: "
+    screen.print(
+        f"\nSwitching between {escape_name(small)} and {escape_name(large)} inside an answer: "
         f"{switch.assign.format(1, 1e6)} µs; "
         f"the token after it took {switch.extra.format(2, 1e3)} ms more than others; {cost}.",
     )

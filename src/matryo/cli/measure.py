@@ -155,6 +155,8 @@ def measure(model: Model, task: Task, progress: Progress) -> Report:
             if number >= 0:
                 bandwidth.append(speed)
         switch = _measure_switch(model, ids, task)
+    session = model.session(plan=task.sizes[-1], kv=task.kv)
+    _generate(session, ids, 1)  # so that the ledger shows what a conversation of this length takes
     sizes = {name: _figures(model, name, times[name], bandwidth, task) for name in task.sizes}
     return Report(
         task=task,
