@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+import signal
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     match chosen.command:
         case "all":
             print(json.dumps(all_steps(chosen)))

@@ -8,11 +8,14 @@ measured, and the share of processor time that other processes took during it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,9 @@ from typing import Any
 from . import contention
 from .bandwidth import Probe
 from .case import Case, Options, Result
+
+
+CLOSING_SECONDS = 20
 
 
 class Refused(Exception):
@@ -37,6 +43,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def run(self, case: Case) -> Result:
@@ -57,12 +64,14 @@ class Worker:
 
     def close(self) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=120)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=CLOSING_SECONDS)
+        # Its programs too, which go on by themselves if it had no time to end them.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 @dataclass(frozen=True)
@@ -96,14 +105,14 @@ def interleave(
     case: Case,
     rounds: int,
     probe: Probe,
-    progress: Callable[[Measurement], None],
     most: Mapping[str, int],
-) -> tuple[list[Measurement], dict[str, str]]:
-    """Rounds 0..`rounds` of A B ... A B ...: (measurements, reason for each contender that dropped
-    out). `most`: the last round of contenders that are too slow for all of them.
+    dropped: dict[str, str],
+) -> Iterator[Measurement]:
+    """Rounds 0..`rounds` of A B ... A B ...
+
+    most: the last round of contenders that are too slow for all of them. dropped: gets the reason
+    of each contender that cannot go on.
     """
-    measurements: list[Measurement] = []
-    dropped: dict[str, str] = {}
     for index in range(rounds + 1):
         for worker in workers:
             if worker.name in dropped or index > most.get(worker.name, rounds):
@@ -116,7 +125,4 @@ def interleave(
                 dropped[worker.name] = str(reason)
                 continue
             share = contention.share_of_others(start, contention.sample())
-            measurement = Measurement(index, worker.name, result, before, probe.measure(), share)
-            measurements.append(measurement)
-            progress(measurement)
-    return measurements, dropped
+            yield Measurement(index, worker.name, result, before, probe.measure(), share)

@@ -39,7 +39,10 @@ def run_cases(
     most: Mapping[str, int],
     probe: Probe,
 ) -> list[dict[str, object]]:
-    """Every case with every contender; workers live through all cases unless `fresh`."""
+    """Every case with every contender; workers live through all cases unless `fresh`.
+
+    An interrupt ends the suite, but not without what was measured until then.
+    """
     records: list[dict[str, object]] = []
     workers: list[Worker] = []
     try:
@@ -49,7 +52,15 @@ def run_cases(
                 for worker in workers:
                     worker.close()
                 workers = [Worker(name, options) for name in names]
-            measurements, dropped = interleave(workers, case, options.rounds, probe, show, most)
+            measurements: list[Measurement] = []
+            dropped: dict[str, str] = {}
+            try:
+                for one in interleave(workers, case, options.rounds, probe, most, dropped):
+                    show(one)
+                    measurements.append(one)
+            except KeyboardInterrupt:
+                say("  interrupted: what was measured is kept")
+                return [*records, record.of_case(case, measurements, dropped)]
             for name, reason in dropped.items():
                 say(f"  {name}: {reason}")
             records.append(record.of_case(case, measurements, dropped))

@@ -10,6 +10,8 @@ from benchmarks.case import Case, Options, Result
 from benchmarks.contenders import llama_cpp, llama_cpp_mix
 from benchmarks.driver import Refused, Worker, interleave
 
+from benchmarks import runner
+
 CASE = Case("prefill", "e2b", prompt=16)
 
 
@@ -35,9 +37,9 @@ class Pretender:
 def rounds(
     *workers: Pretender, count: int, most: dict[str, int]
 ) -> tuple[list[int], dict[str, str]]:
-    found, dropped = interleave(
-        cast(list[Worker], list(workers)), CASE, count, cast(Probe, Still()), lambda _: None, most
-    )
+    dropped: dict[str, str] = {}
+    ours = cast(list[Worker], list(workers))
+    found = list(interleave(ours, CASE, count, cast(Probe, Still()), most, dropped))
     return [one.round for one in found], dropped
 
 
@@ -54,6 +56,24 @@ def test_a_contender_that_refuses_is_asked_once_and_named() -> None:
     _, dropped = rounds(Pretender("a", log), Pretender("b", log, 1), count=2, most={})
     assert log == ["a", "b", "a", "a"]
     assert dropped == {"b": "no memory"}
+
+
+def test_an_interrupt_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Pretender):
+        def run(self, case: Case) -> Result:
+            if self.left == 0:
+                raise KeyboardInterrupt
+            return super().run(case)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(runner, "Worker", lambda name, options: Interrupted(name, [], 2))
+    cases = [CASE, Case("prefill", "e4b", prompt=16)]
+    (kept,) = runner.run_cases(cases, ["a"], Options("", rounds=3), False, {}, cast(Probe, Still()))
+    assert kept["title"] == CASE.title
+    assert isinstance(kept["measurements"], list)
+    assert len(kept["measurements"]) == 2
 
 
 @pytest.mark.parametrize(
