@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from matryo.errors import CheckpointError, InputError
+from matryo.inputs.allocator import return_freed_memory
 from matryo.inputs.chat import ChatTemplate
 from matryo.inputs.tokenizer import Tokenizer
 
@@ -42,7 +43,9 @@ class TextFormat:
             raise InputError(
                 f"{self._directory} has no tokenizer.json: give token ids instead of text, or add the file"
             )
-        return Tokenizer.from_file(path, bos_id=self._bos_id)
+        tokenizer = Tokenizer.from_file(path, bos_id=self._bos_id)
+        return_freed_memory()
+        return tokenizer
 
     @cached_property
     def chat_template(self) -> ChatTemplate:
