@@ -24,7 +24,6 @@ from . import contention
 from .bandwidth import Probe
 from .case import Case, Options, Result
 
-
 CLOSING_SECONDS = 20
 
 

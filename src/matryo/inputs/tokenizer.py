@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from matryo.errors import CheckpointError, InputError
 from matryo.inputs.detokenize import Detokenizer
+from matryo.inputs.freed_memory import return_freed_memory
 from matryo.inputs.token_bytes import token_bytes
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # Gemma's own file has 33 MB for 262,144 tokens; four times as much is no tokenizer of ours.
 MAX_FILE_BYTES = 128 << 20
 MAX_TOKENS = 1 << 20
+MANY_BYTES = 1 << 20  # reading more than this leaves memory behind that is worth returning
 
 
 class Tokenizer:
@@ -55,7 +57,11 @@ class Tokenizer:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path}: cannot be read as a tokenizer: {error}") from error
-        return cls.from_text(text, name=str(path), bos_id=bos_id)
+        tokenizer = cls.from_text(text, name=str(path), bos_id=bos_id)
+        del text
+        if size > MANY_BYTES:
+            return_freed_memory()
+        return tokenizer
 
     @classmethod
     def from_text(
