@@ -329,6 +329,14 @@ def test_a_session_file_of_anybody_with_a_right_checksum(
         assert b"".join(array.tobytes() for array in got.arrays.values()) == data
 
 
+@pytest.mark.parametrize("header", [b"[" * 200_000, b'{"values": ' * 100_000, b"9" * 5000, b"\xff"])
+def test_a_session_file_with_a_header_that_no_parser_likes_is_refused(
+    place: Path, header: bytes
+) -> None:
+    (place / "x.session").write_bytes(signed(header, b""))
+    assert read_or_refuse(place / "x.session") is None
+
+
 @pytest.fixture(scope="module")
 def model(checkpoint: Path) -> Any:
     with matryo.load(checkpoint, weights="q4") as opened:

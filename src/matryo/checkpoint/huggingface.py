@@ -110,12 +110,11 @@ class HuggingFaceSource:
         """
         return self.read_other(self._names[name], rows)
 
-    def read_columns(self, name: str, cols: slice) -> F32:
-        """Columns of a text matrix as float32 (rows, cols), copied. Raises as `read`."""
+    def read_block(self, name: str, rows: slice, cols: slice) -> F32:
+        """Rows and columns of a text matrix as float32, copied. Raises as `read`."""
         full = self._names[name]
-        file = self._where[full]
-        values = _float32(file.info(full).dtype, file.array(full)[:, cols])
-        self._check_numbers(full, values, 0, cols.start or 0)
+        values = _float32(self._where[full].info(full).dtype, self.bits(full, rows, cols))
+        self._check_numbers(full, values, rows.start or 0, cols.start or 0)
         return values
 
     def forget(self, name: str, rows: slice = slice(None)) -> None:

@@ -217,10 +217,13 @@ class _Planner:
         size = config.ple_dim
 
         def read(first: int, last: int) -> F32:
-            whole = self.source.read(name, slice(first, last))
-            self.source.forget(name, slice(first, last))
-            slots = whole.reshape(last - first, config.num_layers, size)
-            return slots[:, list(layers)].reshape(last - first, len(layers) * size)
+            rows = slice(first, last)
+            slots = np.empty((last - first, len(layers), size), np.float32)
+            for place, layer in enumerate(layers):  # not whole rows: a shell may add few of them
+                cols = slice(layer * size, (layer + 1) * size)
+                slots[:, place] = self.source.read_block(name, rows, cols)
+            self.source.forget(name, rows)
+            return slots.reshape(last - first, len(layers) * size)
 
         return self._matrix(
             shell, f"ple.{shell}", "rows", (config.ple_vocab_size, len(layers) * size), read
@@ -274,7 +277,7 @@ class _Planner:
     def _rows(self, name: str, offset: int = 0, cols: slice = slice(None)) -> Read:
         def read(first: int, last: int) -> F32:
             rows = slice(offset + first, offset + last)
-            dense = self.source.read(name, rows)[:, cols]
+            dense = self.source.read_block(name, rows, cols)
             self.source.forget(name, rows)
             return dense
 
@@ -282,7 +285,8 @@ class _Planner:
 
     def _columns(self, name: str, offset: int) -> Read:
         def read(first: int, last: int) -> F32:
-            dense = self.source.read_columns(name, slice(offset + first, offset + last)).T
+            cols = slice(offset + first, offset + last)
+            dense = self.source.read_block(name, slice(None), cols).T
             self.source.forget(name)
             return dense
 

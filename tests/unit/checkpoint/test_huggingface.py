@@ -117,7 +117,12 @@ def test_parts_are_read_as_the_whole(tmp_path: Path) -> None:
     weights = write_checkpoint(tmp_path)
     source, name = HuggingFaceSource(tmp_path), "layers.1.mlp.down_proj.weight"
     assert np.array_equal(source.read(name, slice(3, 9)), weights[name][3:9])
-    assert np.array_equal(source.read_columns(name, slice(32, 64)), weights[name][:, 32:64])
+    assert np.array_equal(
+        source.read_block(name, slice(None), slice(32, 64)), weights[name][:, 32:64]
+    )
+    assert np.array_equal(
+        source.read_block(name, slice(3, 9), slice(2, 5)), weights[name][3:9, 2:5]
+    )
     source.forget(name, slice(3, 9))
     assert np.array_equal(source.read(name), weights[name])
 
@@ -169,7 +174,7 @@ def test_a_weight_that_is_no_number_is_named_by_row_and_column(
         source.read(name, slice(place[0], place[0] + 1))
     if len(place) == 2:
         with pytest.raises(CheckpointError, match=wanted):
-            source.read_columns(name, slice(place[1], place[1] + 1))
+            source.read_block(name, slice(None), slice(place[1], place[1] + 1))
 
 
 Break = Callable[[Path, Weights], Any]
