@@ -19,7 +19,7 @@ TAKE_TERMINAL = (
     "signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
-PATIENCE_S = 60.0  # a limit for a hanging program, not an expectation
+PATIENCE_S = 180.0  # a limit for a hanging program, not an expectation
 
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
