@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from matryo.errors import CheckpointError, InputError
-from matryo.inputs.allocator import return_freed_memory
 from matryo.inputs.chat import ChatTemplate
 from matryo.inputs.tokenizer import Tokenizer
 
@@ -43,9 +42,7 @@ class TextFormat:
             raise InputError(
                 f"{self._directory} has no tokenizer.json: give token ids instead of text, or add the file"
             )
-        tokenizer = Tokenizer.from_file(path, bos_id=self._bos_id)
-        return_freed_memory()
-        return tokenizer
+        return Tokenizer.from_file(path, bos_id=self._bos_id)
 
     @cached_property
     def chat_template(self) -> ChatTemplate:
