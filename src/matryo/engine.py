@@ -91,6 +91,18 @@ class Embeddings:
     rows: I32
     values: F32
 
+    def check(self, num_tokens: int, hidden_size: int) -> None:
+        """Raises InputError unless rows ascend within the prompt and there is an embedding for each."""
+        rows, values = self.rows, self.values
+        if rows.ndim != 1 or rows.dtype != np.int32 or (np.diff(rows) <= 0).any():
+            raise InputError(f"embedding rows: expected ascending int32 numbers, got {rows.dtype} {rows.shape}")
+        if len(rows) and not 0 <= int(rows[0]) <= int(rows[-1]) < num_tokens:
+            raise InputError(f"embedding rows: expected 0 to {num_tokens - 1}, got {int(rows[0])} to {int(rows[-1])}")
+        if values.dtype != np.float32 or values.shape != (len(rows), hidden_size):
+            raise InputError(
+                f"embeddings: expected float32 ({len(rows)}, {hidden_size}), got {values.dtype} {values.shape}"
+            )
+
     def between(self, start: int, end: int) -> tuple[F32 | None, I32 | None]:
         """Values and rows of the tokens from `start` to `end`, rows counted from `start`; None if there are none."""
         first, last = np.searchsorted(self.rows, (start, end))
@@ -130,29 +142,33 @@ class Engine:
     ) -> F32 | None:
         """Append ids to a sequence; layers above the last owner run only where logits are wanted.
 
-        embeddings: replace those of some of the ids
+        embeddings: replace those of some of the ids · chunk: tokens of one step, if fewer than the engine's
         Returns (T, V) for "all", (1, V) for "last", None for "none".
         Raises CapacityError if they do not fit, InputError for ids out of range or an empty list, CancelledError between
         chunks; the sequence then holds the chunks that were done.
         """
         tokens = self.check_ids(ids)
         self.check_room(len(sequence) + len(tokens))
+        if embeddings is not None:
+            embeddings.check(len(tokens), self.model.config.hidden_size)
         step = min(chunk or self.chunk, self.chunk)
         parts: list[F32] = []
-        for start in range(0, len(tokens), step):
-            if cancel is not None and cancel.is_set():
-                raise CancelledError(f"cancelled after {start} of {len(tokens)} prompt tokens")
-            end = min(start + step, len(tokens))
-            wanted: Wanted = logits if logits == "all" or end == len(tokens) else "none"
-            values, rows = (None, None) if embeddings is None else embeddings.between(start, end)
-            batch = Batch.of([(tokens[start:end], len(sequence), sequence.cache)], values, rows)
-            out = self._forward([sequence], plan, batch, wanted)
-            if out is not None:
-                parts.append(out)
-            if progress is not None:
-                progress(end, len(tokens))
-        with self._lock:
-            self._state.release()
+        try:
+            for start in range(0, len(tokens), step):
+                if cancel is not None and cancel.is_set():
+                    raise CancelledError(f"cancelled after {start} of {len(tokens)} prompt tokens")
+                end = min(start + step, len(tokens))
+                wanted: Wanted = logits if logits == "all" or end == len(tokens) else "none"
+                values, rows = (None, None) if embeddings is None else embeddings.between(start, end)
+                batch = Batch.of([(tokens[start:end], len(sequence), sequence.cache)], values, rows)
+                out = self._forward([sequence], plan, batch, wanted)
+                if out is not None:
+                    parts.append(out)
+                if progress is not None:
+                    progress(end, len(tokens))
+        finally:
+            with self._lock:
+                self._state.release()
         if not parts:
             return None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -161,10 +177,16 @@ class Engine:
         """Append one id to each of several sequences; sequences of one plan share a pass over the weights.
 
         Returns (B, V) f32, row i the same bits as if sequence i were alone.
-        Raises InputError for ids out of range or a sequence given twice, CapacityError if one is full.
+        Raises InputError for ids out of range, a sequence given twice, or more than `chunk` of them; CapacityError if
+        one is full. Nothing has changed then.
         """
+        if not len(sequences) == len(plans) == len(ids) <= self.chunk:
+            raise InputError(
+                f"{len(sequences)} sequences, {len(plans)} plans, {len(ids)} ids: expected as many, at most {self.chunk}"
+            )
         if len({id(sequence) for sequence in sequences}) != len(sequences):
             raise InputError("a sequence is given twice: each can be decoded once a step")
+        self.check_ids(ids)
         groups: dict[Plan, list[int]] = {}
         for row, (sequence, plan) in enumerate(zip(sequences, plans, strict=True)):
             self.check_room(len(sequence) + 1)
@@ -178,7 +200,10 @@ class Engine:
 
     def check_ids(self, ids: Sequence[int] | npt.NDArray[Any]) -> I32:
         """The ids as an int32 array. Raises InputError if it is empty, not flat, not whole numbers, or out of range."""
-        given = np.asarray(ids)
+        try:
+            given = np.asarray(ids)
+        except ValueError as error:
+            raise InputError("expected a flat list of token ids, got lists of different lengths") from error
         if given.ndim != 1 or not given.size:
             raise InputError(f"expected a list of at least one token id, got an array of shape {given.shape}")
         if given.dtype.kind not in "iu":

@@ -113,7 +113,7 @@ def choose(
     if temperature == 0.0:
         return int(kernels.argmax(logits))
     candidates, scores = _candidates(logits, sampling, temperature)
-    weights = np.exp(scores - scores.max())
+    weights = np.exp(scores)
     cumulative = np.cumsum(weights)
     point = uniform(int(_given(sampling.seed)), len(ids)) * cumulative[-1]
     # `side="right"` never lands on a token of weight zero; the minimum guards the last one against rounding.
@@ -137,29 +137,37 @@ def _mix(value: int) -> int:
 def _candidates(
     logits: Logits, sampling: Sampling, temperature: float
 ) -> tuple[npt.NDArray[np.int32] | None, npt.NDArray[np.float64]]:
-    """Ids that may be chosen (None = all, in order) and their logits divided by the temperature, float64."""
+    """Ids that may be chosen (None = all, in order) and the logarithms of their weights, float64, the largest 0."""
     top_k, top_p, min_p = _given(sampling.top_k), _given(sampling.top_p), _given(sampling.min_p)
     if top_k > 0:
         ids, values = kernels.top_k(logits, min(int(top_k), len(logits)))
-        scores = values.astype(np.float64) / temperature
-        cumulative = np.cumsum(np.exp(scores - scores[0]))
+        scores = _scores(values, temperature)
+        cumulative = np.cumsum(np.exp(scores))
         keep = min(_smallest_nucleus(cumulative, top_p * cumulative[-1]), _num_likely(scores, min_p))
         return ids[:keep], scores[:keep]
-    all_scores = logits.astype(np.float64) / temperature
+    all_scores = _scores(logits, temperature)
     if top_p >= 1.0 and min_p == 0.0:
         return None, all_scores
-    total = float(np.exp(all_scores - all_scores.max()).sum())
+    total = float(np.exp(all_scores).sum())
     count = _FIRST_CANDIDATES
     while True:
         count = min(count, len(logits))
         ids, values = kernels.top_k(logits, count)
-        scores = values.astype(np.float64) / temperature
-        cumulative = np.cumsum(np.exp(scores - scores[0]))
+        scores = _scores(values, temperature)
+        cumulative = np.cumsum(np.exp(scores))
         keep = min(_smallest_nucleus(cumulative, top_p * total), _num_likely(scores, min_p))
         # The cut lies inside what was looked at, or everything was looked at.
         if keep < count or count == len(logits):
             return ids[:keep], scores[:keep]
         count *= 4
+
+
+def _scores(logits: Logits, temperature: float) -> npt.NDArray[np.float64]:
+    """Logits (n) relative to the largest, divided by the temperature; the smallest of temperatures gives -inf, not NaN."""
+    wide = logits.astype(np.float64)
+    with np.errstate(over="ignore"):
+        scores: npt.NDArray[np.float64] = (wide - wide.max()) / temperature
+    return scores
 
 
 def _smallest_nucleus(cumulative: npt.NDArray[np.float64], mass: float) -> int:
@@ -168,10 +176,10 @@ def _smallest_nucleus(cumulative: npt.NDArray[np.float64], mass: float) -> int:
 
 
 def _num_likely(scores: npt.NDArray[np.float64], min_p: float) -> int:
-    """How many of the descending scores have at least `min_p` of the probability of the first."""
+    """How many of the descending scores, the first 0, have at least `min_p` of the probability of the first."""
     if min_p == 0.0:
         return len(scores)
-    return max(int(np.count_nonzero(scores >= scores[0] + math.log(min_p))), 1)
+    return int(np.count_nonzero(scores >= math.log(min_p)))
 
 
 def _penalise(logits: Logits, ids: Sequence[int], penalty: float) -> None:
@@ -179,8 +187,11 @@ def _penalise(logits: Logits, ids: Sequence[int], penalty: float) -> None:
         return
     present = np.unique(np.asarray(ids, np.int64))
     present = present[present < len(logits)]
-    values = logits[present]
-    logits[present] = np.where(values > 0, values / penalty, values * penalty)
+    values = logits[present].astype(np.float64)
+    with np.errstate(over="ignore"):
+        penalised = np.where(values > 0, values / penalty, values * penalty)
+    largest = float(np.finfo(np.float32).max)
+    logits[present] = np.clip(penalised, -largest, largest)
 
 
 def _apply_mask(logits: Logits, mask: Mask | None) -> None:

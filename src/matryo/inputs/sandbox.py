@@ -24,6 +24,8 @@ MAX_STEPS = 2_000_000
 """Executed template lines and calls: 10,000 messages take about a tenth of it."""
 MAX_CHARACTERS = 16 << 20
 """Of the output and of every value on the way; the longest context of Gemma 3n has under a megabyte of text."""
+MAX_INTEGER_BITS = 256
+"""Counters and indices; products of longer numbers take minutes long before they fill the memory."""
 
 _FILTERS = (
     "abs capitalize count d default dictsort e escape first float int items join last length list lower map max min "
@@ -151,7 +153,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         if operator == "*":
             _check_length(_length(left) * _count(right), _length(right) * _count(left))
         if operator in "+*" and isinstance(left, int) and isinstance(right, int):
-            _check_length((left.bit_length() + right.bit_length()) // 8)
+            _check_bits(left.bit_length() + right.bit_length())
         if operator == "+":
             _check_length(_length(left) + _length(right))
         return super().call_binop(context, operator, left, right)
@@ -181,6 +183,11 @@ def _check_length(*lengths: int) -> None:
         raise TemplateLimit(f"it makes a value longer than {MAX_CHARACTERS}")
 
 
+def _check_bits(bits: int) -> None:
+    if bits > MAX_INTEGER_BITS:
+        raise TemplateLimit(f"it makes a number of more than {MAX_INTEGER_BITS} bits")
+
+
 def _text(value: Any) -> str:
     _check_size(value)
     return str(value)
@@ -199,11 +206,11 @@ def _check_size(value: Any) -> None:
         left -= len(item) + 2 if isinstance(item, str) else 8
         if left < 0:
             raise TemplateLimit(f"it writes out a value longer than {MAX_CHARACTERS}")
-        if isinstance(item, Mapping):
+        if isinstance(item, (list, tuple)):
+            waiting.extend(item)
+        elif isinstance(item, Mapping):
             waiting.extend(item.keys())
             waiting.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            waiting.extend(item)
 
 
 def _concat(*values: Any) -> str:

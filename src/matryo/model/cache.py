@@ -125,7 +125,7 @@ class KVCache:
         if self.length == 0:
             self._written = self._oldest = 0
         for pages in self._layers:
-            if not pages.window:
+            if not pages.window or self.length == 0:
                 keep = -(-self.length // PAGE)
                 del pages.pages[keep:], pages.owned[keep:]
                 pages.table.set(pages.pages)

@@ -41,6 +41,8 @@ class TextModel:
         self.config = config
         self.weights = weights
         self._ops = native_ops() if ops is None else ops
+        # All plans share the handles, so that a plan never seen before costs little too.
+        self._handles = tuple(None if layer is None else self._ops.layer_handle(layer) for layer in weights.layers)
         self._routes: dict[Plan, Route] = {}
         self._frequencies = tuple(_inverse_frequencies(base, config.head_dim) for base in rope_bases(config))
 
@@ -97,7 +99,7 @@ class TextModel:
     def _route(self, plan: Plan) -> Route:
         route = self._routes.get(plan)
         if route is None:
-            route = self._routes[plan] = resolve(self.config, self.weights, plan, self._ops)
+            route = self._routes[plan] = resolve(self.config, self.weights, plan, self._handles)
         return route
 
     def _tables(self, batch: Batch) -> Sequence[Any]:

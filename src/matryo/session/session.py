@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from matryo.engine import F32, CachedSequence, Cancel, Engine, Progress
 from matryo.errors import CancelledError, InputError
@@ -41,8 +40,7 @@ class Session:
     """
 
     def __init__(self, runtime: Runtime, plan: Plan, *, kv_kind: str) -> None:
-        self._runtime = runtime
-        self._engine: Engine = runtime.engine
+        self._open: Runtime | None = runtime
         self._kv_kind = kv_kind
         self._ids: list[int] = []
         self._plan = plan
@@ -54,6 +52,16 @@ class Session:
     def __len__(self) -> int:
         """Number of token ids."""
         return len(self._ids)
+
+    @property
+    def _runtime(self) -> Runtime:
+        if self._open is None:
+            raise InputError("the model of this session was closed: load it again and restore or begin a session")
+        return self._open
+
+    @property
+    def _engine(self) -> Engine:
+        return self._runtime.engine
 
     @property
     def ids(self) -> list[int]:
@@ -143,13 +151,12 @@ class Session:
             raise InputError(f"max_tokens: expected a whole number from 1, got {max_tokens!r}")
         if prompt is None and not self._ids:
             raise InputError("the session is empty and there is no prompt: give one")
-        if prompt is not None:
-            self._take(self._ids_with(prompt))
-        self._engine.check_room(len(self._ids) + 1)
         chosen = (sampling or Sampling()).resolve(self._runtime.sampling)
+        pieces = _Pieces(self._runtime, matcher)
+        # From here on only the prompt can be refused, before anything has changed.
+        self._take(self._ids if prompt is None else self._ids_with(prompt))
         self._last_sampling = chosen
         self._generation += 1
-        pieces = _Pieces(self._runtime, matcher, self._ids)
         return self._stream(
             pieces, self._generation, max_tokens, chosen, logit_mask, cancel, on_prefill_progress
         )
@@ -198,9 +205,9 @@ class Session:
         return session
 
     def close(self) -> None:
-        """Let go of the model, so that its weights can go; ids and texts stay, anything that computes raises InputError."""
-        self._engine = cast(Engine, _Closed())
-        self._runtime = replace(self._runtime, engine=self._engine)
+        """Let go of the cache and the model; the ids stay, anything that computes raises InputError."""
+        self._sequence.trim(0)
+        self._open = None
 
     def _stream(
         self,
@@ -213,6 +220,7 @@ class Session:
         on_progress: Progress | None,
     ) -> Iterator[Event]:
         started = time.perf_counter()
+        self._check_current(generation)
         self._match_cache()
         clock = Clock(started, len(self._ids), self.num_cached)
         reason: FinishReason | None = None
@@ -298,21 +306,14 @@ class Session:
         return self._ids + [int(token) for token in appended]
 
 
-class _Closed:
-    """In the place of the engine of a model that was closed."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise InputError("the model of this session was closed: load it again and restore or begin a session")
-
-
 class _Pieces:
     """Text of the tokens of one answer, without stop strings. Without a tokenizer: no text."""
 
-    def __init__(self, runtime: Runtime, matcher: StopMatcher, ids: Sequence[int]) -> None:
+    def __init__(self, runtime: Runtime, matcher: StopMatcher) -> None:
         self._matcher = matcher
         self._detokenizer = None
         if runtime.text.has_tokenizer or matcher.is_active:
-            self._detokenizer = Detokenizer(runtime.text.tokenizer, continues=len(ids) > 0)
+            self._detokenizer = Detokenizer(runtime.text.tokenizer, continues=True)
 
     @property
     def stopped(self) -> bool:

@@ -81,7 +81,7 @@ def test_rings_wrap_and_full_layers_grow(kind: str) -> None:
 
 def test_a_window_stays_readable_while_a_chunk_is_written() -> None:
     cache = new_cache()
-    for length in range(200, 860, 37):
+    for length in range(200, 840, 80):
         grow(cache, length)
         before = cache.length
         cache.reserve(CHUNK)
