@@ -1,7 +1,9 @@
-"""Logits of a sequence whose tokens are computed by different plans, layer by layer over all tokens at once.
+"""Logits of a sequence whose tokens are computed by different plans, layer by layer over all tokens
+at once.
 
-An oracle for switching plans between tokens: there the tokens run one after another through a cache, here every layer
-runs once over those tokens whose plan keeps it. Built from the blocks of the numpy twin.
+An oracle for switching plans between tokens: there the tokens run one after another through a
+cache, here every layer runs once over those tokens whose plan keeps it. Built from the blocks of
+the numpy twin.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from helpers.models import F32, I32
 
+from helpers.models import F32, I32
 from matryo.kernels import reference
 from matryo.kernels.layer import Layer
 from matryo.kernels.reference_pages import PageTable, page_bytes
@@ -19,7 +21,9 @@ from matryo.plan import Plan
 
 
 def mixture_logits(model: TextModel, ids: I32, plans: Sequence[Plan]) -> F32:
-    """Logits (T, V); token t is computed by plans[t]. All plans have the same owners. At most 64 tokens."""
+    """Logits (T, V); token t is computed by plans[t]. All plans have the same owners. At most 64
+    tokens.
+    """
     config, weights = model.config, model.weights
     embedding = np.empty((len(ids), config.hidden_size), np.float32)
     reference.gather(weights.embed, ids, config.embedding_scale, embedding)
@@ -49,9 +53,16 @@ def _table(model: TextModel, layer: int) -> PageTable:
 
 
 def _run_layer(
-    model: TextModel, number: int, layer: Layer, rows: I32, ids: I32, plans: Sequence[Plan], embedding: F32,
-    streams: F32, tables: dict[int, PageTable],
-) -> None:  # fmt: skip
+    model: TextModel,
+    number: int,
+    layer: Layer,
+    rows: I32,
+    ids: I32,
+    plans: Sequence[Plan],
+    embedding: F32,
+    streams: F32,
+    tables: dict[int, PageTable],
+) -> None:
     """One layer over the tokens `rows`; writes their columns of `streams`."""
     config = model.config
     x = np.ascontiguousarray(streams[:, rows])
@@ -63,7 +74,9 @@ def _run_layer(
     cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
     table = tables[config.kv_source[number]]
     sequences, owns = np.zeros(len(rows), np.int32), number < config.num_owners
-    reference.attention(layer, normed, predictions[0], table, sequences, rows, cos, sin, owns, hidden)
+    reference.attention(
+        layer, normed, predictions[0], table, sequences, rows, cos, sin, owns, hidden
+    )
     for row, token in enumerate(rows.tolist()):
         width = plans[token].ffn_width[plans[token].layers.index(number)]
         reference.feed_forward(layer, hidden[row : row + 1], width, out[row : row + 1])
@@ -79,8 +92,12 @@ def _per_layer_input(model: TextModel, number: int, layer: Layer, ids: I32, embe
     projection *= np.float32(config.hidden_size**-0.5)
     source = next(table for table in model.weights.ple if number in table.layers)
     whole = np.empty((len(ids), source.matrix.cols), np.float32)
-    reference.gather(source.matrix, np.where(ids < config.ple_vocab_size, ids, 0), config.ple_scale, whole)
+    reference.gather(
+        source.matrix, np.where(ids < config.ple_vocab_size, ids, 0), config.ple_scale, whole
+    )
     start = source.layers.index(number) * config.ple_dim
     raw[...] = whole[:, start : start + config.ple_dim]
-    reference.ple_combine(projection, raw, model.weights.ple_projection_norm, config.eps, projection)
+    reference.ple_combine(
+        projection, raw, model.weights.ple_projection_norm, config.eps, projection
+    )
     return projection

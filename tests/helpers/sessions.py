@@ -1,4 +1,6 @@
-"""Sessions of tiny random models without a checkpoint on disk: the parts of a `Runtime` put together by hand."""
+"""Sessions of tiny random models without a checkpoint on disk: the parts of a `Runtime` put
+together by hand.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
 from helpers.models import text_model
 from helpers.text_files import CHAT_TEMPLATE, gemma_like
-
 from matryo.engine import Engine
 from matryo.inputs.text_format import TextFormat
 from matryo.model import TextModel
@@ -41,7 +43,11 @@ def make_runtime(
     config, plans = model.config, presets(model.config)
 
     def find(wanted: str | Path | Plan) -> Plan:
-        return wanted.check(config) if isinstance(wanted, Plan) else find_plan(str(wanted), plans, config)
+        return (
+            wanted.check(config)
+            if isinstance(wanted, Plan)
+            else find_plan(str(wanted), plans, config)
+        )
 
     return Runtime(
         engine=Engine(model, chunk=chunk),

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from helpers.models import text_model
 from helpers.sessions import make_runtime, text_files
-
 from matryo import kernels
 from matryo.model import TextModel
 from matryo.session.runtime import Runtime
@@ -18,7 +18,9 @@ Models = Callable[[str], TextModel]
 
 @pytest.fixture(scope="session")
 def models() -> Models:
-    """`models("q4")`: the same small random model with its weights stored as f32, bf16, q8 or q4."""
+    """`models("q4")`: the same small random model with its weights stored as f32, bf16, q8 or
+    q4.
+    """
     made: dict[str, TextModel] = {}
 
     def get(kind: str) -> TextModel:

@@ -1,4 +1,6 @@
-"""However tokens are fed, the bits are the same: whole, in chunks, one by one, beside others, on any number of threads."""
+"""However tokens are fed, the bits are the same: whole, in chunks, one by one, beside others, on
+any number of threads.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from helpers.models import CHUNK, F32, I32, chunked, extend, new_cache, random_ids, same_pages
 
+from helpers.models import CHUNK, F32, I32, chunked, extend, new_cache, random_ids, same_pages
 from matryo.model import Batch, KVCache, TextModel
 from matryo.plan import Plan, presets
 
@@ -26,14 +28,18 @@ def filled(model: TextModel, plan: Plan, ids: I32, kv_kind: str = "f32") -> KVCa
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_every_split_gives_the_same_bits(isa: str, stored: TextModel, rng: np.random.Generator, name: str) -> None:
+def test_every_split_gives_the_same_bits(
+    isa: str, stored: TextModel, rng: np.random.Generator, name: str
+) -> None:
     ids, plan = random_ids(rng, 21), plan_of(stored, name)
     whole = chunked(stored, plan, ids)
     for first in range(1, 21):
         assert np.array_equal(chunked(stored, plan, ids, [first]), whole)
 
 
-def test_one_by_one_gives_the_same_bits(isa: str, stored: TextModel, rng: np.random.Generator) -> None:
+def test_one_by_one_gives_the_same_bits(
+    isa: str, stored: TextModel, rng: np.random.Generator
+) -> None:
     ids, plan = random_ids(rng, 21), plan_of(stored, "full")
     assert np.array_equal(chunked(stored, plan, ids, [1] * 21), chunked(stored, plan, ids))
 
@@ -112,7 +118,9 @@ def test_any_number_of_threads_gives_the_same_bits(
     assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
 
 
-def test_instruction_sets_agree_to_rounding(models: Callable[[str], TextModel], rng: np.random.Generator) -> None:
+def test_instruction_sets_agree_to_rounding(
+    models: Callable[[str], TextModel], rng: np.random.Generator
+) -> None:
     from matryo import kernels
 
     model, ids, before = models("f32"), random_ids(rng, 40), kernels.isa()

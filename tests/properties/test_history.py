@@ -6,17 +6,19 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from helpers.models import chunked, random_ids, same_pages
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.models import chunked, random_ids, same_pages
 from matryo.engine import CachedSequence, Engine
 from matryo.model import TextModel
 from matryo.plan import presets
 
 Models = Callable[[str], TextModel]
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["extend", "extend", "trim", "fork", "swap"]), st.integers(1, 90)), min_size=3, max_size=14
+    st.tuples(st.sampled_from(["extend", "extend", "trim", "fork", "swap"]), st.integers(1, 90)),
+    min_size=3,
+    max_size=14,
 )
 
 
@@ -26,13 +28,17 @@ def engine(models: Models) -> Engine:
 
 
 @given(steps=STEPS, kv_kind=st.sampled_from(["f32", "int8"]), seed=st.integers(0, 1 << 30))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_trimmed_forked_and_extended_sequences_are_fresh_ones(
     engine: Engine, steps: list[tuple[str, int]], kv_kind: str, seed: int
 ) -> None:
-    """Two sequences that share pages are extended, trimmed and forked at random; each is what its tokens alone give.
+    """Two sequences that share pages are extended, trimmed and forked at random; each is what its
+    tokens alone give.
 
-    Where a trim reaches behind what rings still hold, the sequence must have become empty, not wrong.
+    Where a trim reaches behind what rings still hold, the sequence must have become empty, not
+    wrong.
     """
     rng, plan = np.random.default_rng(seed), presets(engine.model.config)["full"]
     tokens: list[list[int]] = [[], []]
@@ -62,7 +68,9 @@ def _next(engine: Engine, sequence: CachedSequence) -> object:
     return engine.decode([sequence], [presets(engine.model.config)["full"]], [7])
 
 
-def test_trimming_within_the_window_keeps_the_cache(engine: Engine, rng: np.random.Generator) -> None:
+def test_trimming_within_the_window_keeps_the_cache(
+    engine: Engine, rng: np.random.Generator
+) -> None:
     """A few tokens are dropped without computing the rest again, also far beyond the window."""
     plan, ids = presets(engine.model.config)["full"], random_ids(rng, 240)
     sequence = engine.new_sequence(plan, "f32")
@@ -87,13 +95,17 @@ def test_forks_share_pages_until_they_write(engine: Engine, rng: np.random.Gener
 def test_smaller_keys_and_values_drift_little_and_not_more_with_length(
     models: Models, rng: np.random.Generator, kv_kind: str, limit: float
 ) -> None:
-    """Mean Kullback-Leibler divergence from f32 K/V, in nats, over 250 tokens; logits of this model are ten times too sharp."""
+    """Mean Kullback-Leibler divergence from f32 K/V, in nats, over 250 tokens; logits of this model
+    are ten times too sharp.
+    """
     model = models("f32")
     plan = presets(model.config)["full"]
     divergences = []
     for _ in range(3):
         ids = random_ids(rng, 250)
-        exact, ours = (_log_softmax(chunked(model, plan, ids, kv_kind=kind)) for kind in ("f32", kv_kind))
+        exact, ours = (
+            _log_softmax(chunked(model, plan, ids, kv_kind=kind)) for kind in ("f32", kv_kind)
+        )
         divergences.append((np.exp(exact) * (exact - ours)).sum(axis=1))
     mean = np.mean(divergences, axis=0)
     assert 0 < mean.mean() < limit

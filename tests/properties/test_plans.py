@@ -1,4 +1,6 @@
-"""Every plan is a prefix of one set of weights, and equals the smaller checkpoint that could be cut out of it."""
+"""Every plan is a prefix of one set of weights, and equals the smaller checkpoint that could be cut
+out of it.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +9,41 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.mixture import mixture_logits
-from helpers.models import (
-    F32, chunked, extend, new_cache, random_ids, same_pages, text_model, weights_of,
-)  # fmt: skip
-from helpers.random_weights import SMALL, config_of, random_state
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from properties.conftest import Models
 
+from helpers.mixture import mixture_logits
+from helpers.models import (
+    F32,
+    chunked,
+    extend,
+    new_cache,
+    random_ids,
+    same_pages,
+    text_model,
+    weights_of,
+)
+from helpers.random_weights import SMALL, config_of, random_state
 from matryo.config import TextConfig
 from matryo.errors import PlanError
 from matryo.model import TextModel
 from matryo.plan import Plan, full_plan
+from properties.conftest import Models
 
 CONFIG = config_of(SMALL)
-TIED = {"max_examples": 25, "deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+TIED = {
+    "max_examples": 25,
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture],
+}
 
 
 @st.composite
 def plans(draw: st.DrawFn, same_owners: bool = False) -> Plan:
-    """Any plan the small model can run: producers 1 and 2 stay, widths are multiples of 32 up to 128."""
-    optional = [n for n in range(7) if n not in (1, 2) and (n > 2 or not same_owners)]
+    """Any plan the small model can run: producers 1 and 2 stay, widths are multiples of 32 up to
+    128.
+    """
+    optional = [n for n in range(9) if n not in (1, 2) and (n > 2 or not same_owners)]
     kept = sorted({1, 2, *([0] if same_owners else []), *draw(st.sets(st.sampled_from(optional)))})
     widths = draw(st.lists(st.integers(1, 4), min_size=len(kept), max_size=len(kept)))
     return Plan(tuple(kept), tuple(32 * width for width in widths), 3)
@@ -36,7 +51,7 @@ def plans(draw: st.DrawFn, same_owners: bool = False) -> Plan:
 
 def cut_out(plan: Plan) -> tuple[TextConfig, Mapping[str, F32]]:
     """The checkpoint of a plan: kept layers renumbered, FFN prefixes, slots of kept layers."""
-    slots = np.concatenate([np.arange(n * 24, (n + 1) * 24) for n in plan.layers])
+    slots = np.concatenate([np.arange(n * 32, (n + 1) * 32) for n in plan.layers])
     small: dict[str, F32] = {}
     for name, value in random_state(CONFIG).items():
         if name.startswith("layers."):
@@ -60,12 +75,16 @@ def cut_out(plan: Plan) -> tuple[TextConfig, Mapping[str, F32]]:
         "num_kv_shared_layers": len(plan.layers) - len(plan.owners),
         "intermediate_size": list(plan.ffn_width),
         "layer_types": [SMALL["layer_types"][n] for n in plan.layers],
-        "activation_sparsity_pattern": [SMALL["activation_sparsity_pattern"][n] for n in plan.layers],
+        "activation_sparsity_pattern": [
+            SMALL["activation_sparsity_pattern"][n] for n in plan.layers
+        ],
     }
     return config_of({**SMALL, **changes}), small
 
 
-@given(plan=plans(), kind=st.sampled_from(["f32", "bf16", "q8", "q4"]), seed=st.integers(0, 1 << 30))
+@given(
+    plan=plans(), kind=st.sampled_from(["f32", "bf16", "q8", "q4"]), seed=st.integers(0, 1 << 30)
+)
 @settings(**TIED)  # type: ignore[arg-type]
 def test_a_plan_is_the_checkpoint_cut_out(models: Models, plan: Plan, kind: str, seed: int) -> None:
     """Bit for bit, whatever the weights are stored as: groups of 32 columns divide every width."""
@@ -79,7 +98,7 @@ def test_a_plan_is_the_checkpoint_cut_out(models: Models, plan: Plan, kind: str,
 def test_the_full_plan_is_the_model(stored: TextModel, rng: np.random.Generator) -> None:
     """In one shell or in two: a full plan given as a plan of its own changes no bit."""
     ids, full = random_ids(rng, 24), full_plan(CONFIG)
-    spelled = Plan.from_json({"layers": list(range(7)), "ffn_width": 128}, CONFIG)
+    spelled = Plan.from_json({"layers": list(range(9)), "ffn_width": 128}, CONFIG)
     assert np.array_equal(chunked(stored, spelled, ids), chunked(stored, full, ids))
 
 
@@ -93,8 +112,12 @@ def test_same_cache_is_true_exactly_if_the_caches_are_the_same(
 
 @given(first=plans(same_owners=True), data=st.data(), seed=st.integers(0, 1 << 30))
 @settings(**TIED)  # type: ignore[arg-type]
-def test_same_cache_at_its_border(models: Models, first: Plan, data: st.DataObject, seed: int) -> None:
-    """Plans that differ in one width only: below the last owner it matters, from there on it does not."""
+def test_same_cache_at_its_border(
+    models: Models, first: Plan, data: st.DataObject, seed: int
+) -> None:
+    """Plans that differ in one width only: below the last owner it matters, from there on it does
+    not.
+    """
     place = data.draw(st.integers(0, len(first.layers) - 1))
     width = data.draw(st.sampled_from([32, 64, 96, 128]))
     assume(width != first.ffn_width[place])
@@ -118,14 +141,22 @@ def _check_same_cache(model: TextModel, first: Plan, second: Plan, seed: int) ->
 
 
 @given(data=st.data(), seed=st.integers(0, 1 << 30))
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_switching_between_tokens_is_the_mixture(models: Models, data: st.DataObject, seed: int) -> None:
-    """Each token of a session may have its own plan; the result is what computing the mixture directly gives."""
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_switching_between_tokens_is_the_mixture(
+    models: Models, data: st.DataObject, seed: int
+) -> None:
+    """Each token of a session may have its own plan; the result is what computing the mixture
+    directly gives.
+    """
     model, ids = models("f32"), random_ids(np.random.default_rng(seed), 16)
     choices = data.draw(st.lists(plans(same_owners=True), min_size=2, max_size=3))
     which = data.draw(st.lists(st.sampled_from(choices), min_size=16, max_size=16))
     cache = new_cache(model, which[0])
-    got = np.concatenate([extend(model, plan, cache, ids[t : t + 1]) for t, plan in enumerate(which)])
+    got = np.concatenate(
+        [extend(model, plan, cache, ids[t : t + 1]) for t, plan in enumerate(which)]
+    )
     assert np.abs(got - mixture_logits(text_model("reference"), ids, which)).max() < 5e-4
 
 
@@ -146,15 +177,19 @@ def test_illegal_plans_are_refused_with_a_reason(data: st.DataObject) -> None:
         assume(len(layers) > 1)
         layers.reverse()
     elif fault == "layer":
-        layers[-1] = data.draw(st.integers(7, 1000))
+        layers[-1] = data.draw(st.integers(9, 1000))
         assume(set(layers) >= {1, 2})
     elif fault == "width":
         widths[place] = data.draw(st.integers(5, 1000)) * 32
     else:
         widths.pop()
     reasons = {
-        "producer": "cannot be skipped", "group": "multiple of 32", "order": "ascending", "layer": "does not exist",
-        "width": "exceeds the 128", "count": "give one each|keeps none|at least one",
-    }  # fmt: skip
+        "producer": "cannot be skipped",
+        "group": "multiple of 32",
+        "order": "ascending",
+        "layer": "does not exist",
+        "width": "exceeds the 128",
+        "count": "give one each|keeps none|at least one",
+    }
     with pytest.raises(PlanError, match=reasons[fault]):
         Plan(tuple(layers), tuple(widths), 3).check(CONFIG)

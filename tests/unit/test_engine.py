@@ -9,8 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.models import SMALL, config_of, random_ids, random_state, same_pages, text_model, weights_of
 
+from helpers.models import (
+    SMALL,
+    config_of,
+    random_ids,
+    random_state,
+    same_pages,
+    text_model,
+    weights_of,
+)
 from matryo import kernels
 from matryo.engine import CachedSequence, Embeddings, Engine
 from matryo.errors import CancelledError, CapacityError, CheckpointError, InputError
@@ -30,7 +38,14 @@ class Spy:
 
     def __getattr__(self, name: str) -> Any:
         original = getattr(kernels, name)
-        if name not in ("altup_predict", "attention", "write_kv", "feed_forward", "altup_correct", "logits"):
+        if name not in (
+            "altup_predict",
+            "attention",
+            "write_kv",
+            "feed_forward",
+            "altup_correct",
+            "logits",
+        ):
             return original
 
         def counted(handle: Any, first: Any, *rest: Any) -> None:
@@ -76,20 +91,24 @@ def started(engine: Engine, plan: Plan, ids: Sequence[int] | Any) -> CachedSeque
 def test_prefill_runs_the_upper_layers_only_for_the_last_token(
     spied: Engine, spy: Spy, plans: dict[str, Plan], rng: np.random.Generator
 ) -> None:
-    """7 layers, 3 owners: two run for all 40 tokens; of the last owner, K/V; the rest for one token."""
+    """9 layers, 3 owners: two run for all 40 tokens; of the last owner, K/V; the rest for one
+    token.
+    """
     started_with = spied.new_sequence(plans["full"], "f32")
     spied.prefill(started_with, plans["full"], random_ids(rng, 40))
-    assert spy.rows["feed_forward"] == spy.rows["altup_correct"] == 2 * 40 + 5
-    assert spy.rows["attention"] == 2 * 40 + 5
+    assert spy.rows["feed_forward"] == spy.rows["altup_correct"] == 2 * 40 + 7
+    assert spy.rows["attention"] == 2 * 40 + 7
     assert spy.rows["write_kv"] == 40 and spy.calls["write_kv"] == 3
-    assert spy.rows["altup_predict"] == 3 * 40 + 4  # the last owner's was made with its K/V
+    assert spy.rows["altup_predict"] == 3 * 40 + 6  # the last owner's was made with its K/V
     assert spy.rows["logits"] == 1
 
 
 def test_nothing_above_the_last_owner_runs_without_logits(
     spied: Engine, spy: Spy, plans: dict[str, Plan], rng: np.random.Generator
 ) -> None:
-    spied.prefill(spied.new_sequence(plans["full"], "f32"), plans["full"], random_ids(rng, 20), logits="none")
+    spied.prefill(
+        spied.new_sequence(plans["full"], "f32"), plans["full"], random_ids(rng, 20), logits="none"
+    )
     assert spy.rows["feed_forward"] == 2 * 20 and spy.calls["logits"] == 0
 
 
@@ -98,10 +117,12 @@ def test_all_logits_and_decoding_run_every_layer_once(
 ) -> None:
     sequence = spied.new_sequence(plans["full"], "f32")
     spied.prefill(sequence, plans["full"], random_ids(rng, 20), logits="all")
-    assert spy.rows["feed_forward"] == 7 * 20 and spy.rows["logits"] == 20
+    assert spy.rows["feed_forward"] == 9 * 20 and spy.rows["logits"] == 20
     spy.rows.clear(), spy.calls.clear()
     spied.decode([sequence], [plans["full"]], [3])
-    assert set(spy.rows.values()) == {7, 1} and spy.rows["logits"] == 1 and spy.calls["write_kv"] == 0
+    assert (
+        set(spy.rows.values()) == {9, 1} and spy.rows["logits"] == 1 and spy.calls["write_kv"] == 0
+    )
 
 
 def test_sequences_of_one_plan_share_a_pass(
@@ -113,14 +134,25 @@ def test_sequences_of_one_plan_share_a_pass(
     assert spy.calls["logits"] == 2
 
 
-def test_progress_and_chunks(engine: Engine, plans: dict[str, Plan], rng: np.random.Generator) -> None:
+def test_progress_and_chunks(
+    engine: Engine, plans: dict[str, Plan], rng: np.random.Generator
+) -> None:
     seen: list[tuple[int, int]] = []
     sequence = engine.new_sequence(plans["full"], "f32")
-    engine.prefill(sequence, plans["full"], random_ids(rng, 40), progress=lambda done, of: seen.append((done, of)))
+    engine.prefill(
+        sequence,
+        plans["full"],
+        random_ids(rng, 40),
+        progress=lambda done, of: seen.append((done, of)),
+    )
     assert seen == [(16, 40), (32, 40), (40, 40)]
     seen.clear()
     engine.prefill(
-        sequence, plans["full"], random_ids(rng, 7), chunk=3, progress=lambda done, of: seen.append((done, of))
+        sequence,
+        plans["full"],
+        random_ids(rng, 7),
+        chunk=3,
+        progress=lambda done, of: seen.append((done, of)),
     )
     assert seen == [(3, 7), (6, 7), (7, 7)] and len(sequence) == 47
 
@@ -145,7 +177,9 @@ def test_cancelling_between_chunks_keeps_what_was_done(
 def test_an_interrupt_inside_a_pass_leaves_the_sequence_as_it_was(
     spied: Engine, spy: Spy, plans: dict[str, Plan], rng: np.random.Generator
 ) -> None:
-    """Ctrl-C arrives anywhere, here inside a layer: the chunk counts as not done, and is simply done again."""
+    """Ctrl-C arrives anywhere, here inside a layer: the chunk counts as not done, and is simply
+    done again.
+    """
     plan, ids = plans["full"], random_ids(rng, 12)
     sequence, twin = (started(spied, plan, ids) for _ in range(2))
 
@@ -178,9 +212,14 @@ def test_capacity(engine: Engine, plans: dict[str, Plan], rng: np.random.Generat
     assert np.array_equal(first, engine.prefill(twin, plan, [1, 2]))
 
 
-def test_a_refused_decode_step_moves_no_sequence(engine: Engine, plans: dict[str, Plan], rng: np.random.Generator) -> None:
+def test_a_refused_decode_step_moves_no_sequence(
+    engine: Engine, plans: dict[str, Plan], rng: np.random.Generator
+) -> None:
     full, e2b = plans["full"], plans["e2b"]
-    good, full_up = started(engine, full, random_ids(rng, 5)), started(engine, e2b, random_ids(rng, CONTEXT))
+    good, full_up = (
+        started(engine, full, random_ids(rng, 5)),
+        started(engine, e2b, random_ids(rng, CONTEXT)),
+    )
     others = [started(engine, full, [1]) for _ in range(16)]
     for sequences, which, ids, error in (
         ([good, full_up], [full, e2b], [1, 1], CapacityError),
@@ -218,13 +257,17 @@ def test_ids_that_are_none(engine: Engine, plans: dict[str, Plan], ids: Any, mes
     assert len(sequence) == 0
 
 
-def test_embeddings_are_cut_into_chunks(engine: Engine, plans: dict[str, Plan], rng: np.random.Generator) -> None:
+def test_embeddings_are_cut_into_chunks(
+    engine: Engine, plans: dict[str, Plan], rng: np.random.Generator
+) -> None:
     ids, plan = random_ids(rng, 40), plans["full"]
     rows = np.array([0, 3, 15, 16, 31, 38], np.int32)
     media = Embeddings(rows, rng.standard_normal((6, 64)).astype(np.float32))
     whole = Engine(engine.model, chunk=64)
     want = whole.prefill(whole.new_sequence(plan, "f32"), plan, ids, logits="all", embeddings=media)
-    got = engine.prefill(engine.new_sequence(plan, "f32"), plan, ids, logits="all", embeddings=media)
+    got = engine.prefill(
+        engine.new_sequence(plan, "f32"), plan, ids, logits="all", embeddings=media
+    )
     assert np.array_equal(got, want)
     plain = engine.prefill(engine.new_sequence(plan, "f32"), plan, ids, logits="all")
     assert (got[0] != plain[0]).any()  # type: ignore[index]
@@ -288,8 +331,12 @@ def test_spans_say_who_wrote_what(engine: Engine, plans: dict[str, Plan]) -> Non
     assert sequence.spans == [] and sequence.is_exact(e2b)
 
 
-def test_threads_may_share_one_engine(engine: Engine, plans: dict[str, Plan], rng: np.random.Generator) -> None:
-    """Four threads, each its own sequence and plan, all at once: the bits are those of running alone."""
+def test_threads_may_share_one_engine(
+    engine: Engine, plans: dict[str, Plan], rng: np.random.Generator
+) -> None:
+    """Four threads, each its own sequence and plan, all at once: the bits are those of running
+    alone.
+    """
     prompts = [random_ids(rng, 30) for _ in range(4)]
     which = [plans["full"], plans["e2b"], plans["full"], plans["e2b"]]
 

@@ -25,7 +25,10 @@ def test_every_error_is_ours_and_documented() -> None:
         ({}, "is broken"),
         ({"file": "a.bin"}, "a.bin: is broken"),
         ({"tensor": "q"}, "q: is broken"),
-        ({"file": "a.bin", "tensor": "q", "expected": "F32", "got": "I8"}, "a.bin: q: is broken (expected F32, got I8)"),
+        (
+            {"file": "a.bin", "tensor": "q", "expected": "F32", "got": "I8"},
+            "a.bin: q: is broken (expected F32, got I8)",
+        ),
         ({"got": "I8"}, "is broken (got I8)"),
     ],
 )

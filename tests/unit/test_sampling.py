@@ -25,8 +25,14 @@ def with_(**changes: Any) -> Sampling:
 
 
 def distribution(logits: F32, sampling: Sampling, ids: list[int]) -> F64:
-    """The probability of each token, step by step as the documentation says it. Logits must differ pairwise."""
-    assert sampling.temperature is not None and sampling.top_k is not None and sampling.top_p is not None
+    """The probability of each token, step by step as the documentation says it. Logits must differ
+    pairwise.
+    """
+    assert (
+        sampling.temperature is not None
+        and sampling.top_k is not None
+        and sampling.top_p is not None
+    )
     assert sampling.min_p is not None and sampling.repetition_penalty is not None
     scores = logits.astype(np.float64)
     for token in set(ids):
@@ -75,7 +81,9 @@ def drawn(logits: F32, sampling: Sampling, ids: list[int], count: int) -> F64:
         {"temperature": 0.7, "top_p": 0.8, "min_p": 0.1, "repetition_penalty": 1.2},
     ],
 )
-def test_frequencies_are_those_of_the_brute_force(rng: np.random.Generator, changes: dict[str, Any]) -> None:
+def test_frequencies_are_those_of_the_brute_force(
+    rng: np.random.Generator, changes: dict[str, Any]
+) -> None:
     logits = (2.0 * rng.standard_normal(12)).astype(np.float32)
     sampling, ids = with_(**changes), [3, 3, 5, int(logits.argmax())]
     want, count = distribution(logits, sampling, ids), 2000
@@ -96,13 +104,26 @@ def test_frequencies_are_those_of_the_brute_force(rng: np.random.Generator, chan
 )
 @settings(max_examples=200, deadline=None)
 def test_every_choice_is_the_inverse_of_the_running_sum(
-    data: st.DataObject, size: int, temperature: float, top_k: int, top_p: float, min_p: float, penalty: float
+    data: st.DataObject,
+    size: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    penalty: float,
 ) -> None:
-    """Candidates in descending order (ascending ids if nothing is cut), cut where the uniform number falls."""
+    """Candidates in descending order (ascending ids if nothing is cut), cut where the uniform
+    number falls.
+    """
     seed = data.draw(st.integers(0, (1 << 64) - 1))
     logits = (5 * np.random.default_rng(seed).standard_normal(size)).astype(np.float32)
     sampling = with_(
-        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty, seed=seed
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=penalty,
+        seed=seed,
     )
     ids = data.draw(st.lists(st.integers(0, size - 1), max_size=5))
     probabilities = distribution(logits, sampling, ids)
@@ -112,7 +133,9 @@ def test_every_choice_is_the_inverse_of_the_running_sum(
     end = float(probabilities[order[: list(order).index(token) + 1]].sum())
     point = uniform(seed, len(ids))
     assert end - probabilities[token] - 1e-6 <= point <= end + 1e-6
-    assert probabilities[token] > 0 or top_p != 1.0  # a share of the mass itself may round at the border
+    assert (
+        probabilities[token] > 0 or top_p != 1.0
+    )  # a share of the mass itself may round at the border
 
 
 def test_top_p_looks_as_far_as_it_must() -> None:
@@ -134,7 +157,10 @@ def test_greedy_takes_the_likeliest_and_the_lowest_of_equals() -> None:
 def test_extreme_temperatures_are_numbers(temperature: float) -> None:
     logits = np.array([1.0, 2.0, -30.0], np.float32)
     for changes in ({}, {"top_k": 2}, {"top_p": 0.9}):
-        chosen = {choose(logits.copy(), with_(temperature=temperature, seed=seed, **changes), []) for seed in range(50)}
+        chosen = {
+            choose(logits.copy(), with_(temperature=temperature, seed=seed, **changes), [])
+            for seed in range(50)
+        }
         assert chosen == {1} if temperature < 1 else len(chosen) > 1
 
 
@@ -154,9 +180,20 @@ def test_a_penalty_counts_a_token_once_and_ignores_ids_beyond_the_logits() -> No
 def test_suppressed_ids_are_never_chosen(rng: np.random.Generator) -> None:
     logits = rng.standard_normal(20).astype(np.float32)
     suppressed = np.arange(5, 20)
-    for sampling in (PLAIN, with_(top_k=20), with_(top_p=0.99), with_(temperature=0.0), with_(min_p=0.01)):
+    for sampling in (
+        PLAIN,
+        with_(top_k=20),
+        with_(top_p=0.99),
+        with_(temperature=0.0),
+        with_(min_p=0.01),
+    ):
         for seed in range(100):
-            assert choose(logits.copy(), Sampling(seed=seed).resolve(sampling), [], suppressed=suppressed) < 5
+            assert (
+                choose(
+                    logits.copy(), Sampling(seed=seed).resolve(sampling), [], suppressed=suppressed
+                )
+                < 5
+            )
 
 
 @pytest.mark.parametrize("changes", [{}, {"top_k": 8}, {"top_p": 0.99}, {"temperature": 0.0}])
@@ -170,8 +207,12 @@ def test_masks(rng: np.random.Generator, changes: dict[str, Any]) -> None:
         token = choose(logits.copy(), seeded, [7], logit_mask=allowed)
         assert token in (2, 6)
         assert token == choose(logits.copy(), seeded, [7], logit_mask=added)
-        assert token == choose(logits.copy(), seeded, [7], logit_mask=lambda ids: allowed if ids == [7] else None)
-    assert choose(logits.copy(), sampling, [], logit_mask=lambda ids: None) == choose(logits.copy(), sampling, [])
+        assert token == choose(
+            logits.copy(), seeded, [7], logit_mask=lambda ids: allowed if ids == [7] else None
+        )
+    assert choose(logits.copy(), sampling, [], logit_mask=lambda ids: None) == choose(
+        logits.copy(), sampling, []
+    )
     favoured = np.zeros(8, np.float32)
     favoured[5] = 1e4
     assert choose(logits.copy(), sampling, [], logit_mask=favoured) == 5
@@ -194,7 +235,9 @@ def test_masks_that_cannot_be_used(mask: Any, message: str) -> None:
 
 
 def test_the_number_of_a_token_depends_on_seed_and_position_alone() -> None:
-    numbers = np.array([[uniform(seed, position) for position in range(200)] for seed in range(200)])
+    numbers = np.array(
+        [[uniform(seed, position) for position in range(200)] for seed in range(200)]
+    )
     assert ((numbers >= 0) & (numbers < 1)).all() and len(np.unique(numbers)) == numbers.size
     assert abs(numbers.mean() - 0.5) < 0.01 and abs(numbers.std() - math.sqrt(1 / 12)) < 0.01
     for axis in (0, 1):

@@ -1,7 +1,7 @@
 """A plan resolved against weights: what the loop over the layers needs, looked up once.
 
-In: config, weights, plan, native layers. Out: `Route`, tuples of handles and indices. Made once a plan and kept by the model,
-so that switching plans between tokens costs a dictionary look-up.
+In: config, weights, plan, native layers. Out: `Route`, tuples of handles and indices. Made once a
+plan and kept by the model, so that switching plans between tokens costs a dictionary look-up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ Index = slice | npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One layer of a route. `table` and `angle` index the tables of the cache and the angles of the state."""
+    """One layer of a route. `table` and `angle` index the tables of the cache and the angles of the
+    state.
+    """
 
     handle: Any
     width: int
@@ -63,7 +65,9 @@ class Route:
 
 
 def resolve(config: TextConfig, weights: TextWeights, plan: Plan, handles: Sequence[Any]) -> Route:
-    """handles[l] is what the kernels take for layer l. Raises PlanError if the weights at hand cannot run the plan."""
+    """handles[l] is what the kernels take for layer l. Raises PlanError if the weights at hand
+    cannot run the plan.
+    """
     weights.check(plan.check(config))
     widths = dict(zip(plan.layers, plan.ffn_width, strict=True))
     split = plan.layers.index(config.last_owner)
@@ -102,10 +106,16 @@ def _layer(weights: TextWeights, number: int) -> Layer:
 def _ple_sources(weights: TextWeights, layers: tuple[int, ...]) -> tuple[PleSource, ...]:
     sources = []
     for table in weights.ple:
-        pairs = [(table.layers.index(layer), place) for place, layer in enumerate(layers) if layer in table.layers]
+        pairs = [
+            (table.layers.index(layer), place)
+            for place, layer in enumerate(layers)
+            if layer in table.layers
+        ]
         if pairs:
             slots, places = zip(*pairs, strict=True)
-            sources.append(PleSource(table.matrix, len(table.layers), _index(slots), _index(places)))
+            sources.append(
+                PleSource(table.matrix, len(table.layers), _index(slots), _index(places))
+            )
     return tuple(sources)
 
 

@@ -1,8 +1,12 @@
-"""A saved session: one file, checked from the first byte to the last before anything in it is believed.
+"""A saved session: one file, checked from the first byte to the last before anything in it is
+believed.
 
-Layout, little endian: magic (8 bytes, ends with the format's version) · length of the header (u64) · header (JSON: plain values
-and a table of arrays) · the arrays' bytes, in the table's order, without gaps · SHA-256 of everything before it (32 bytes).
-Written to a temporary file beside the target and renamed, so that a file of that name is always whole.
+Layout, little endian: magic (8 bytes, ends with the format's version) · length of the header (u64)
+· header (JSON: plain values
+and a table of arrays) · the arrays' bytes, in the table's order, without gaps · SHA-256 of
+everything before it (32 bytes).
+Written to a temporary file beside the target and renamed, so that a file of that name is always
+whole.
 """
 
 from __future__ import annotations
@@ -43,7 +47,9 @@ class SessionFile:
 
 
 def write_session(path: Path, values: Mapping[str, Any], arrays: Arrays) -> None:
-    """Write a file that `read_session` gives back. Raises OSError if it cannot; then `path` is as it was before."""
+    """Write a file that `read_session` gives back. Raises OSError if it cannot; then `path` is as
+    it was before.
+    """
     table = [[name, _DTYPE_NAMES[array.dtype], list(array.shape)] for name, array in arrays.items()]
     header = json.dumps({"values": dict(values), "arrays": table}, allow_nan=False).encode()
     with replacing(path) as file:
@@ -68,8 +74,8 @@ def _write_parts(file: BinaryIO, header: bytes, arrays: Arrays) -> None:
 def read_session(path: Path) -> SessionFile:
     """Read and check a session file; memory in use never exceeds the file's size by much.
 
-    Raises CheckpointError if it is not a session file of this version or any byte of it was changed; OSError if it
-    cannot be opened.
+    Raises CheckpointError if it is not a session file of this version or any byte of it was
+    changed; OSError if it cannot be opened.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -77,7 +83,9 @@ def read_session(path: Path) -> SessionFile:
         _check_digest(path, file, size)
         file.seek(_PREFIX.size)
         values, table = _read_header(path, file.read(header_bytes))
-        expected = _PREFIX.size + header_bytes + sum(_num_bytes(entry) for entry in table) + _DIGEST_BYTES
+        expected = (
+            _PREFIX.size + header_bytes + sum(_num_bytes(entry) for entry in table) + _DIGEST_BYTES
+        )
         if expected != size:
             raise CheckpointError(f"{path}: the arrays need a file of {expected} bytes, got {size}")
         arrays = {name: _read_array(path, file, dtype, shape) for name, dtype, shape in table}
@@ -98,7 +106,9 @@ def _check_prefix(path: Path, file: BinaryIO, size: int) -> int:
             "start a new session from its text"
         )
     if header_bytes > min(MAX_HEADER_BYTES, size - _PREFIX.size - _DIGEST_BYTES):
-        raise CheckpointError(f"{path}: a header of {header_bytes} bytes does not fit into {size} bytes")
+        raise CheckpointError(
+            f"{path}: a header of {header_bytes} bytes does not fit into {size} bytes"
+        )
     return int(header_bytes)
 
 
@@ -113,7 +123,9 @@ def _check_digest(path: Path, file: BinaryIO, size: int) -> None:
         digest.update(part)
         left -= len(part)
     if file.read(_DIGEST_BYTES) != digest.digest():
-        raise CheckpointError(f"{path}: the checksum does not match; the file is damaged or incomplete")
+        raise CheckpointError(
+            f"{path}: the checksum does not match; the file is damaged or incomplete"
+        )
 
 
 def _read_header(path: Path, header: bytes) -> tuple[dict[str, Any], list[_Entry]]:
@@ -137,7 +149,13 @@ def _checked_entry(path: Path, entry: object) -> _Entry:
         name, dtype, shape = entry
         sizes = shape if isinstance(shape, list) else [None]
         whole = all(type(size) is int and 0 <= size < 1 << 40 for size in sizes)
-        if isinstance(name, str) and isinstance(dtype, str) and dtype in _DTYPES and whole and len(sizes) <= 4:
+        if (
+            isinstance(name, str)
+            and isinstance(dtype, str)
+            and dtype in _DTYPES
+            and whole
+            and len(sizes) <= 4
+        ):
             return name, _DTYPES[dtype], tuple(sizes)
     raise CheckpointError(f"{path}: expected arrays as [name, dtype, shape], got {str(entry)[:80]}")
 

@@ -1,8 +1,9 @@
 """One conversation: text and messages above, token ids below.
 
-In: prompts as text, messages or ids. Out: a stream of `Event`s. A session is its token ids and the K/V cache of a beginning of
-them. The last id is never in the cache: running it gives the logits of the next token, so a session can stop anywhere
-(Ctrl-C, cancel, an error, a saved file) and go on as if nothing had happened.
+In: prompts as text, messages or ids. Out: a stream of `Event`s. A session is its token ids and the
+K/V cache of a beginning of them. The last id is never in the cache: running it gives the logits of
+the next token, so a session can stop anywhere (Ctrl-C, cancel, an error, a saved file) and go on as
+if nothing had happened.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matryo.engine import F32, CachedSequence, Cancel, Engine, Progress
+from matryo.engine import F32, Cancel, Engine, Progress
 from matryo.errors import CancelledError, InputError
 from matryo.inputs.detokenize import Detokenizer
 from matryo.inputs.stopping import StopMatcher
@@ -28,7 +29,8 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 class Session:
     """A conversation with a model; made by `Model.session`.
 
-    Not safe for use from two threads at once; several sessions of one model may run in several threads.
+    Not safe for use from two threads at once; several sessions of one model may run in several
+    threads.
 
     >>> import matryo
     >>> session = matryo.load().session()
@@ -56,7 +58,9 @@ class Session:
     @property
     def _runtime(self) -> Runtime:
         if self._open is None:
-            raise InputError("the model of this session was closed: load it again and restore or begin a session")
+            raise InputError(
+                "the model of this session was closed: load it again and restore or begin a session"
+            )
         return self._open
 
     @property
@@ -80,7 +84,9 @@ class Session:
 
     @property
     def plan(self) -> Plan:
-        """The plan that computes the next token. May be set at any time, to a Plan, a name or a file."""
+        """The plan that computes the next token. May be set at any time, to a Plan, a name or a
+        file.
+        """
         return self._plan
 
     @plan.setter
@@ -96,7 +102,9 @@ class Session:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the cache is, bit for bit, what the current plan would have written: see `Plan.same_cache`."""
+        """Whether the cache is, bit for bit, what the current plan would have written: see
+        `Plan.same_cache`.
+        """
         return self._sequence.is_exact(self._plan)
 
     @property
@@ -105,7 +113,9 @@ class Session:
         return self._last_sampling
 
     def reanchor(self) -> None:
-        """Drop the cache, so that the current plan computes all of it again with the next call: then `is_exact` is true."""
+        """Drop the cache, so that the current plan computes all of it again with the next call:
+        then `is_exact` is true.
+        """
         self._sequence = self._engine.new_sequence(self._plan, self._kv_kind)
 
     def prefill(
@@ -121,7 +131,12 @@ class Session:
         waiting = self._ids[self.num_cached : -1]
         if waiting:
             self._engine.prefill(
-                self._sequence, self._plan, waiting, logits="none", cancel=cancel, progress=on_progress
+                self._sequence,
+                self._plan,
+                waiting,
+                logits="none",
+                cancel=cancel,
+                progress=on_progress,
             )
 
     def generate(
@@ -137,13 +152,17 @@ class Session:
     ) -> Iterator[Event]:
         """Generate an answer, one event a token and a last one that says why it ended.
 
-        prompt: a text continues the session (a new one begins with the begin token) · ids are appended as they are ·
-        messages are the whole conversation: what the session shares with it is kept, the rest replaced ·
+        prompt: a text continues the session (a new one begins with the begin token) · ids are
+        appended as they are · messages are the whole conversation: what the session shares with it
+        is kept, the rest replaced ·
         None goes on where the session is
-        sampling: fields that are None come from the checkpoint · stop: texts that end the answer and are not in it
-        logit_mask: which tokens are allowed · cancel: asked before every step, such as threading.Event
-        Raises at once InputError for prompts, ids or options that cannot be used, CapacityError if the prompt leaves no
-        room for a token; while iterating CheckpointError if the weights give no numbers.
+        sampling: fields that are None come from the checkpoint · stop: texts that end the answer
+        and are not in it
+        logit_mask: which tokens are allowed · cancel: asked before every step, such as
+        threading.Event
+        Raises at once InputError for prompts, ids or options that cannot be used, CapacityError if
+        the prompt leaves no room for a token; while iterating CheckpointError if the weights give
+        no numbers.
         """
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         matcher = StopMatcher(stops)
@@ -178,7 +197,8 @@ class Session:
         return copy
 
     def save(self, path: str | Path) -> None:
-        """Write the session to a file that `Model.restore` continues, bit for bit. The file appears whole or not at all.
+        """Write the session to a file that `Model.restore` continues, bit for bit. The file appears
+        whole or not at all.
 
         Raises OSError if it cannot be written.
         """
@@ -188,13 +208,20 @@ class Session:
         write_stored(
             Path(path),
             StoredSession(
-                self._ids, self._plan, self._kv_kind, self._sequence, self._last_sampling, self._runtime.identity
+                self._ids,
+                self._plan,
+                self._kv_kind,
+                self._sequence,
+                self._last_sampling,
+                self._runtime.identity,
             ),
         )
 
     @classmethod
     def restore(cls, runtime: Runtime, path: Path) -> Session:
-        """Continue what `save` wrote. Raises CheckpointError if the file is damaged or of another model."""
+        """Continue what `save` wrote. Raises CheckpointError if the file is damaged or of another
+        model.
+        """
         from matryo.session.stored import read_stored
 
         stored = read_stored(path, runtime)
@@ -205,7 +232,9 @@ class Session:
         return session
 
     def close(self) -> None:
-        """Let go of the cache and the model; the ids stay, anything that computes raises InputError."""
+        """Let go of the cache and the model; the ids stay, anything that computes raises
+        InputError.
+        """
         self._sequence.trim(0)
         self._open = None
 
@@ -232,7 +261,11 @@ class Session:
         clock.prompt_seconds = time.perf_counter() - started
         while reason is None:
             token = choose(
-                logits, sampling, self._ids, suppressed=self._runtime.suppressed, logit_mask=logit_mask
+                logits,
+                sampling,
+                self._ids,
+                suppressed=self._runtime.suppressed,
+                logit_mask=logit_mask,
             )
             plan = self._plan_name
             self._ids.append(token)
@@ -244,14 +277,18 @@ class Session:
             text = pieces.add(token)
             if pieces.stopped:
                 reason = "stop_string"
-            yield Event("token", text, token, clock.generated_tokens - 1, plan, None, clock.stats(now))
+            yield Event(
+                "token", text, token, clock.generated_tokens - 1, plan, None, clock.stats(now)
+            )
             self._check_current(generation)
             if reason is None and cancel is not None and cancel.is_set():
                 reason = "cancelled"
             if reason is None:
                 logits = self._run_waiting(None, None)
         stats = clock.stats(time.perf_counter())
-        yield Event("done", pieces.finish(), token, clock.generated_tokens, self._plan_name, reason, stats)
+        yield Event(
+            "done", pieces.finish(), token, clock.generated_tokens, self._plan_name, reason, stats
+        )
 
     def _reason_to_stop(self, token: int, generated: int, max_tokens: int) -> FinishReason | None:
         if token in self._runtime.eos_ids:
@@ -278,9 +315,12 @@ class Session:
         return logits[-1]
 
     def _match_cache(self) -> None:
-        """Make the cache one of a beginning of the ids, without the last, and of the layers that the plan owns."""
+        """Make the cache one of a beginning of the ids, without the last, and of the layers that
+        the plan owns.
+        """
         if self._sequence.cache.owners != self._plan.owners:
-            # A plan with other owner layers finds no K/V of theirs here: all of it has to be computed.
+            # A plan with other owner layers finds no K/V of theirs here: all of it has to be
+            # computed.
             self._sequence = self._engine.new_sequence(self._plan, self._kv_kind)
         self._sequence.trim(max(len(self._ids) - 1, 0))
 

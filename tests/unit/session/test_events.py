@@ -8,7 +8,12 @@ from matryo.session.events import Clock
 def test_figures_follow_the_clock() -> None:
     clock = Clock(started=10.0, prompt_tokens=50, cached_tokens=10)
     first = clock.stats(10.5)
-    assert (first.generated_tokens, first.tps, first.prompt_tps, first.seconds_to_first_token) == (0, 0.0, 0.0, 0.0)
+    assert (first.generated_tokens, first.tps, first.prompt_tps, first.seconds_to_first_token) == (
+        0,
+        0.0,
+        0.0,
+        0.0,
+    )
     clock.prompt_seconds = 2.0
     clock.token(12.0)
     assert clock.stats(12.0).prompt_tps == 20.0

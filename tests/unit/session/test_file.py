@@ -55,13 +55,17 @@ def test_views_that_are_not_contiguous_are_written_in_order(tmp_path: Path) -> N
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_changed_missing_or_added_byte_is_noticed(tmp_path: Path, data: st.DataObject) -> None:
     whole = written(tmp_path).read_bytes()
     place = data.draw(st.integers(0, len(whole) - 1))
     change = data.draw(st.sampled_from(["flip", "cut", "insert", "append"]))
     broken = {
-        "flip": whole[:place] + bytes([whole[place] ^ data.draw(st.integers(1, 255))]) + whole[place + 1 :],
+        "flip": whole[:place]
+        + bytes([whole[place] ^ data.draw(st.integers(1, 255))])
+        + whole[place + 1 :],
         "cut": whole[:place],
         "insert": whole[:place] + b"\0" + whole[place:],
         "append": whole + data.draw(st.binary(min_size=1, max_size=80)),
@@ -73,7 +77,9 @@ def test_any_changed_missing_or_added_byte_is_noticed(tmp_path: Path, data: st.D
 
 
 @given(data=st.binary(max_size=200))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_bytes_are_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "noise"
     for content in (data, MAGIC + data, sealed(data)):
@@ -106,7 +112,9 @@ def test_any_bytes_are_refused(tmp_path: Path, data: bytes) -> None:
         (b"\xff", "not JSON"),
     ],
 )
-def test_headers_with_a_right_checksum_are_still_checked(tmp_path: Path, header: object, message: str) -> None:
+def test_headers_with_a_right_checksum_are_still_checked(
+    tmp_path: Path, header: object, message: str
+) -> None:
     path = tmp_path / "hostile"
     path.write_bytes(sealed(header, b"1234"))
     with pytest.raises(CheckpointError, match=message):
@@ -124,7 +132,9 @@ def test_other_versions_and_long_headers(tmp_path: Path) -> None:
         read_session(path)
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = written(tmp_path)
     before = path.read_bytes()
 

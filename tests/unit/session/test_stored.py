@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from helpers.models import text_model
 from helpers.sessions import make_runtime, new_session, text_files
-
 from matryo.errors import CheckpointError
 from matryo.model import TextModel
 from matryo.sampling import GREEDY
@@ -42,8 +42,13 @@ def saved(runtime: Runtime, tmp_path: Path) -> Path:
 
 def test_a_saved_session_comes_back(runtime: Runtime, saved: Path) -> None:
     restored = Session.restore(runtime, saved)
-    assert len(restored) == 26 and restored.num_cached == 25 and restored.plan == runtime.plans["e2b"]
-    assert restored.last_sampling == GREEDY.resolve(runtime.sampling) or restored.last_sampling is not None
+    assert (
+        len(restored) == 26 and restored.num_cached == 25 and restored.plan == runtime.plans["e2b"]
+    )
+    assert (
+        restored.last_sampling == GREEDY.resolve(runtime.sampling)
+        or restored.last_sampling is not None
+    )
     assert not restored.is_exact
 
 
