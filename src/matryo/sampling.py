@@ -226,7 +226,7 @@ def _apply_mask(logits: Logits, mask: Mask | None) -> None:
             f"shape {mask.shape}"
         )
     if mask.dtype == np.bool_:
-        np.copyto(logits, -np.inf, where=~mask)
+        np.copyto(logits, -np.inf, where=np.logical_not(mask))
     else:
         logits += mask
         if np.isnan(logits).any() or np.isposinf(logits).any():

@@ -92,7 +92,7 @@ def in_bf16(model: Gemma3nForCausalLM) -> tuple[Gemma3nForCausalLM, Gemma3nForCa
 def greedy(model: Gemma3nForCausalLM, ids: I32, count: int) -> list[int]:
     """The tokens `generate` of transformers appends, with its own cache."""
     with torch.no_grad():
-        out = model.generate(
+        out = model.generate(  # type: ignore[misc]
             torch.tensor(ids)[None].long(),
             max_new_tokens=count,
             min_new_tokens=count,

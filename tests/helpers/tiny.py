@@ -17,7 +17,8 @@ def tiny_model(seed: int = 0, **changes: Any) -> Gemma3nForCausalLM:
     rng = np.random.default_rng(seed)
     config = Gemma3nTextConfig(**{**SHAPE, **changes})
     config._attn_implementation = "eager"
-    model = Gemma3nForCausalLM(config).eval().to(torch.float32)
+    model = Gemma3nForCausalLM(config)  # in torch's default dtype, float32
+    model.train(False)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(random_weight(name, tuple(parameter.shape), rng)))
@@ -30,7 +31,7 @@ def sliced_model(
     """The model of a plan as its own checkpoint: kept layers renumbered, FFN prefixes, the PLE
     slots of kept layers.
     """
-    whole = model.config
+    whole: Any = model.config
     skipped_readers = sum(
         n not in layers
         for n in range(

@@ -15,6 +15,7 @@ from helpers.models import F32, I32
 from helpers.runs import expected, greedy, our_model
 from helpers.tiny import sliced_model
 from matryo import kernels
+from matryo.config import TextConfig
 from matryo.model import TextModel
 from matryo.plan import Plan, full_plan, presets
 
@@ -65,11 +66,10 @@ def ours(backend: str, models: Callable[[str], TextModel]) -> TextModel:
     return models(backend)
 
 
-def plans_of(model: TextModel) -> dict[str, Plan]:
+def plans_of(config: TextConfig) -> dict[str, Plan]:
     """The kinds of slice there are: everything, the released cut, skipping alone, mixed widths,
     skipped owners.
     """
-    config = model.config
     kept = (*range(5), *range(10, 15))
     owners = (1, 3, 4, 5, 7, 9, 11, 14)
     return {
@@ -113,7 +113,7 @@ def slices(tiny_hf_model: Gemma3nForCausalLM, models: Callable[[str], TextModel]
 
     def get(name: str) -> Gemma3nForCausalLM:
         if name not in made:
-            plan = plans_of(models("reference"))[name]
+            plan = plans_of(models("reference").config)[name]
             made[name] = sliced_model(tiny_hf_model, plan.layers, plan.ffn_width)
         return made[name]
 

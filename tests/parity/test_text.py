@@ -6,6 +6,8 @@ by about 1e-4 on logits of magnitude 25.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -49,7 +51,7 @@ def test_the_oracle_exercises_the_non_linearities(
 def test_whole_and_token_by_token(
     ours: TextModel, oracle: Oracle, rng: np.random.Generator, name: str
 ) -> None:
-    ids, plan = random_ids(rng, 30), plans_of(ours)[name]
+    ids, plan = random_ids(rng, 30), plans_of(ours.config)[name]
     want = oracle.logits(name, ids)
     assert np.abs(chunked(ours, plan, ids) - want).max() < TOLERANCE
     assert np.abs(chunked(ours, plan, ids, [1] * 30) - want).max() < TOLERANCE
@@ -57,7 +59,7 @@ def test_whole_and_token_by_token(
 
 @pytest.mark.parametrize("name", ["full", "e2b"])
 def test_every_split(ours: TextModel, oracle: Oracle, rng: np.random.Generator, name: str) -> None:
-    ids, plan = random_ids(rng, 18), plans_of(ours)[name]
+    ids, plan = random_ids(rng, 18), plans_of(ours.config)[name]
     want = oracle.logits(name, ids)
     for first in range(1, 18):
         assert np.abs(chunked(ours, plan, ids, [first]) - want).max() < TOLERANCE
@@ -67,7 +69,7 @@ def test_long_enough_to_wrap_the_rings(
     ours: TextModel, oracle: Oracle, rng: np.random.Generator
 ) -> None:
     """Rings hold the window of 8, a chunk of 64 and a page: three pages, 192 tokens."""
-    ids, plan = random_ids(rng, 200), plans_of(ours)["full"]
+    ids, plan = random_ids(rng, 200), plans_of(ours.config)["full"]
     cache, parts = new_cache(ours, plan), []
     for start, end in ((0, 64), (64, 67), (67, 131), (131, 195), (195, 196), (196, 200)):
         parts.append(extend(ours, plan, cache, ids[start:end], "last"))
@@ -80,7 +82,7 @@ def test_greedy_decoding_chooses_the_same_tokens(
     ours: TextModel, oracle: Oracle, rng: np.random.Generator, name: str
 ) -> None:
     """60 tokens with both sides' caches, past the window and a page."""
-    prompt, plan = random_ids(rng, 12), plans_of(ours)[name]
+    prompt, plan = random_ids(rng, 12), plans_of(ours.config)[name]
     cache = new_cache(ours, plan)
     logits, tokens = extend(ours, plan, cache, prompt, "last"), list[int]()
     for _ in range(60):
@@ -94,14 +96,18 @@ def test_greedy_decoding_chooses_the_same_tokens(
 @pytest.mark.parametrize("name", PLAN_NAMES)
 @pytest.mark.parametrize("rows", ["last", [11, 2, 5]])
 def test_rows_whose_logits_are_wanted(
-    ours: TextModel, oracle: Oracle, rng: np.random.Generator, name: str, rows: str | list[int]
+    ours: TextModel,
+    oracle: Oracle,
+    rng: np.random.Generator,
+    name: str,
+    rows: Literal["last"] | list[int],
 ) -> None:
     """Everything else leaves at the last owner; later tokens must not notice."""
-    ids, plan = random_ids(rng, 30), plans_of(ours)[name]
+    ids, plan = random_ids(rng, 30), plans_of(ours.config)[name]
     want, cache = oracle.logits(name, ids), new_cache(ours, plan)
     assert not len(extend(ours, plan, cache, ids[:10], "none"))
-    got = extend(ours, plan, cache, ids[10:22], rows)  # type: ignore[arg-type]
-    chosen = [11] if rows == "last" else rows
+    got = extend(ours, plan, cache, ids[10:22], rows)
+    chosen = [11] if isinstance(rows, str) else rows
     assert np.abs(got - want[10:22][chosen]).max() < TOLERANCE
     assert np.abs(extend(ours, plan, cache, ids[22:]) - want[22:]).max() < TOLERANCE
 
@@ -111,7 +117,7 @@ def test_sequences_together_and_left_padded(
     ours: TextModel, slices: Slices, oracle: Oracle, rng: np.random.Generator, name: str
 ) -> None:
     """transformers pads on the left and masks; we leave the padding out."""
-    plan, model = plans_of(ours)[name], slices(name)
+    plan, model = plans_of(ours.config)[name], slices(name)
     prompts = [random_ids(rng, count) for count in (13, 20, 7)]
     padded, arguments = left_padded(prompts)
     with torch.no_grad():
@@ -149,7 +155,7 @@ def test_embeddings_beside_ids(
     ids[rows] = [512, 513, 543, 530]
     features = rng.standard_normal((4, 96)).astype(np.float32)
     want, everything = expected_from_embeddings(tiny_hf_model, ids, rows, features)
-    plan = plans_of(ours)["full"]
+    plan = plans_of(ours.config)["full"]
     got = extend(ours, plan, new_cache(ours, plan), ids, embeddings=features, rows=rows)
     assert np.abs(got - want).max() < TOLERANCE
     got = extend(ours, plan, new_cache(ours, plan), ids, embeddings=everything)
@@ -171,7 +177,7 @@ def test_ids_of_media_tokens_read_the_multimodal_table(
     ids, rows = random_ids(rng, 20, 512), np.array([0, 9, 19], np.int32)
     ids[rows] = [543, 512, 527]
     want, _ = expected_from_embeddings(tiny_hf_model, ids, rows, table[ids[rows] - 512])
-    assert np.abs(chunked(model, plans_of(model)["full"], ids) - want).max() < TOLERANCE
+    assert np.abs(chunked(model, plans_of(model.config)["full"], ids) - want).max() < TOLERANCE
 
 
 def test_bf16_weights(
@@ -185,7 +191,7 @@ def test_bf16_weights(
     want = expected(exact, ids)
     own_error = np.abs(expected(rounded, ids) - want)
     ours = our_model(exact, backend, "bf16")
-    plan = plans_of(ours)["full"]
+    plan = plans_of(ours.config)["full"]
     assert np.abs(chunked(ours, plan, ids) - want).max() < TOLERANCE
     error = np.abs(chunked(ours, plan, ids, [7, 20], kv_kind="bf16") - want)
     assert error.mean() < 0.5 * own_error.mean() and error.max() < own_error.max()

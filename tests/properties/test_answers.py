@@ -142,7 +142,7 @@ def answered(session: Session, prompt: Any, count: int, plans: Sequence[str] = (
     """Ids after an answer of `count` tokens; `plans` are taken in turn, one a token."""
     for event in session.generate(prompt, max_tokens=count, sampling=SAMPLINGS[0]):
         if plans:
-            session.plan = plans[event.index % len(plans)]  # type: ignore[assignment]
+            session.plan = plans[event.index % len(plans)]
     return session.ids
 
 
@@ -221,7 +221,7 @@ def test_an_exact_session_is_a_fresh_one(
         elif action == "trim":
             session.trim(max(len(session) - number, 1))
         elif action == "plan":
-            session.plan = ("full", "e2b")[number % 2]  # type: ignore[assignment]
+            session.plan = ("full", "e2b")[number % 2]
         elif action == "reanchor":
             session.reanchor()
         elif action == "fork":

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.models import chunked, random_ids, same_pages
+from helpers.models import F32, chunked, random_ids, same_pages
 from matryo.engine import CachedSequence, Engine
 from matryo.model import TextModel
 from matryo.plan import presets
 
+F64 = npt.NDArray[np.float64]
 Models = Callable[[str], TextModel]
 STEPS = st.lists(
     st.tuples(st.sampled_from(["extend", "extend", "trim", "fork", "swap"]), st.integers(1, 90)),
@@ -64,7 +66,7 @@ def test_trimmed_forked_and_extended_sequences_are_fresh_ones(
         assert np.array_equal(_next(engine, sequence), _next(engine, fresh))
 
 
-def _next(engine: Engine, sequence: CachedSequence) -> object:
+def _next(engine: Engine, sequence: CachedSequence) -> F32:
     return engine.decode([sequence], [presets(engine.model.config)["full"]], [7])
 
 
@@ -112,7 +114,8 @@ def test_smaller_keys_and_values_drift_little_and_not_more_with_length(
     assert mean[125:].mean() < 3 * mean[:125].mean()
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def _log_softmax(logits: F32) -> F64:
     wide = logits.astype(np.float64)
     wide -= wide.max(axis=1, keepdims=True)
-    return wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    result: F64 = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return result

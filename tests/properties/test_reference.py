@@ -21,7 +21,10 @@ from matryo.kernels.reference_pages import PageTable, page_bytes, write_rows
 F32 = npt.NDArray[np.float32]
 SIZES = st.integers(1, 5)
 SEEDS = st.integers(0, 1 << 30)
-CLOSE: dict[str, float] = {"rtol": 2e-6, "atol": 2e-6}
+
+
+def assert_close(got: F32, want: Any, tolerance: float = 2e-6) -> None:
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
 
 
 def normal(rng: np.random.Generator, *shape: int) -> F32:
@@ -29,7 +32,8 @@ def normal(rng: np.random.Generator, *shape: int) -> F32:
 
 
 def matrix(dense: F32, layout: str = "panel", kind: str = "f32") -> PlainMatrix:
-    return PlainMatrix(kind, layout, *dense.shape, packed(kind, layout, dense))
+    rows, cols = dense.shape
+    return PlainMatrix(kind, layout, rows, cols, packed(kind, layout, dense))
 
 
 def rms(x: Sequence[float], weight: Sequence[float] | None, eps: float) -> list[float]:
@@ -37,7 +41,7 @@ def rms(x: Sequence[float], weight: Sequence[float] | None, eps: float) -> list[
     return [value / root * (1.0 if weight is None else weight[i]) for i, value in enumerate(x)]
 
 
-def dot(a: Sequence[float], b: Sequence[float]) -> float:
+def dot(a: Any, b: Any) -> float:
     return math.fsum(float(x) * float(y) for x, y in zip(a, b, strict=True))
 
 
@@ -99,7 +103,7 @@ def test_norms(tokens: int, size: int, seed: int, weighted: bool) -> None:
     reference.rms_norm(x, weight if weighted else None, 1e-3, out)
     for t in range(tokens):
         want = rms(x[t].tolist(), weight.tolist() if weighted else None, 1e-3)
-        np.testing.assert_allclose(out[t], want, **CLOSE)
+        assert_close(out[t], want)
 
 
 @given(tokens=SIZES, slots=st.integers(1, 3), size=st.integers(1, 9), seed=SEEDS)
@@ -136,16 +140,12 @@ def test_streams_are_expanded_and_merged(tokens: int, size: int, seed: int, smal
     reference.altup_merge(streams, y, weight, 1e-6, merged)
     for t in range(tokens):
         for i in range(3):
-            np.testing.assert_allclose(
-                expanded[i, t], rescaled(e[t].tolist(), y[i, t].tolist()), **CLOSE
-            )
+            assert_close(expanded[i, t], rescaled(e[t].tolist(), y[i, t].tolist()))
         parts = [streams[0, t].tolist()] + [
             rescaled(streams[0, t].tolist(), y[i, t].tolist()) for i in range(3)
         ]
         mean = [sum(values) / 4 for values in zip(*parts, strict=True)]
-        np.testing.assert_allclose(
-            merged[t], rms(mean, weight.tolist(), 1e-6), rtol=1e-5, atol=1e-5
-        )
+        assert_close(merged[t], rms(mean, weight.tolist(), 1e-6), tolerance=1e-5)
 
 
 def router(layer: Any, x: Sequence[float]) -> list[float]:
@@ -191,7 +191,7 @@ def test_prediction_and_correction(tokens: int, size: int, ple: int, seed: int) 
                     float(x[i, t, d]) + mixed, rel=1e-5, abs=1e-5
                 )
         want = rms(predictions[0, t].tolist(), layer.input_norm.tolist(), 1e-6)
-        np.testing.assert_allclose(normed[t], want, rtol=1e-5, atol=1e-5)
+        assert_close(normed[t], want, tolerance=1e-5)
         route = router(layer, active[t].tolist())
         corrected = [
             [
@@ -207,9 +207,9 @@ def test_prediction_and_correction(tokens: int, size: int, ple: int, seed: int) 
         ]
         gated = [gelu(dot(row, scaled)) * float(inputs[t, p]) for p, row in enumerate(gate)]
         added = rms([dot(row, gated) for row in projection], layer.post_ple_norm.tolist(), 1e-6)
-        np.testing.assert_allclose(out[0, t], corrected[0], rtol=1e-4, atol=1e-4)
+        assert_close(out[0, t], corrected[0], tolerance=1e-4)
         for i in range(1, 4):
-            np.testing.assert_allclose(out[i, t], np.add(corrected[i], added), rtol=1e-4, atol=1e-4)
+            assert_close(out[i, t], np.add(corrected[i], added), tolerance=1e-4)
 
 
 @given(width=st.sampled_from([32, 64, 96]), sparse=st.booleans(), seed=SEEDS)
@@ -248,7 +248,7 @@ def test_feed_forward(width: int, sparse: bool, seed: int) -> None:
         total = rms(
             [dot(down[d, :width], active) for d in range(size)], layer.post_ffn_norm.tolist(), 1e-6
         )
-        np.testing.assert_allclose(out[t], hidden[t] + total, rtol=1e-4, atol=1e-4)
+        assert_close(out[t], hidden[t] + total, tolerance=1e-4)
 
 
 @given(window=st.sampled_from([0, 1, 3, 70]), length=st.integers(1, 150), seed=SEEDS)

@@ -10,15 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.models import (
-    SMALL,
-    config_of,
-    random_ids,
-    random_state,
-    same_pages,
-    text_model,
-    weights_of,
-)
+from helpers.models import F32, random_ids, same_pages, text_model, weights_of
+from helpers.random_weights import SMALL, config_of, random_state
 from matryo import kernels
 from matryo.engine import CachedSequence, Embeddings, Engine
 from matryo.errors import CancelledError, CapacityError, CheckpointError, InputError
@@ -69,7 +62,7 @@ def spy(model: TextModel) -> Spy:
 
 @pytest.fixture
 def spied(model: TextModel, spy: Spy) -> Engine:
-    return Engine(TextModel(model.config, model.weights, spy), chunk=16)  # type: ignore[arg-type]
+    return Engine(TextModel(model.config, model.weights, spy), chunk=16)
 
 
 @pytest.fixture
@@ -80,6 +73,15 @@ def engine(model: TextModel) -> Engine:
 @pytest.fixture
 def plans(model: TextModel) -> dict[str, Plan]:
     return presets(model.config)
+
+
+def prefilled(
+    engine: Engine, sequence: CachedSequence, plan: Plan, ids: Any, **options: Any
+) -> F32:
+    """The logits of a prefill that gives some."""
+    logits = engine.prefill(sequence, plan, ids, **options)
+    assert logits is not None
+    return logits
 
 
 def started(engine: Engine, plan: Plan, ids: Sequence[int] | Any) -> CachedSequence:
@@ -118,7 +120,8 @@ def test_all_logits_and_decoding_run_every_layer_once(
     sequence = spied.new_sequence(plans["full"], "f32")
     spied.prefill(sequence, plans["full"], random_ids(rng, 20), logits="all")
     assert spy.rows["feed_forward"] == 9 * 20 and spy.rows["logits"] == 20
-    spy.rows.clear(), spy.calls.clear()
+    spy.rows.clear()
+    spy.calls.clear()
     spied.decode([sequence], [plans["full"]], [3])
     assert (
         set(spy.rows.values()) == {9, 1} and spy.rows["logits"] == 1 and spy.calls["write_kv"] == 0
@@ -170,8 +173,8 @@ def test_cancelling_between_chunks_keeps_what_was_done(
     with pytest.raises(CancelledError, match="after 32 of 40"):
         engine.prefill(sequence, plan, ids, cancel=cancel, progress=stop_after_two)
     assert len(sequence) == 32
-    whole = engine.prefill(engine.new_sequence(plan, "f32"), plan, ids)
-    assert np.array_equal(engine.prefill(sequence, plan, ids[32:]), whole)
+    whole = prefilled(engine, engine.new_sequence(plan, "f32"), plan, ids)
+    assert np.array_equal(prefilled(engine, sequence, plan, ids[32:]), whole)
 
 
 def test_an_interrupt_inside_a_pass_leaves_the_sequence_as_it_was(
@@ -205,11 +208,11 @@ def test_capacity(engine: Engine, plans: dict[str, Plan], rng: np.random.Generat
         engine.prefill(sequence, plan, [1, 2, 3])
     assert (caught.value.needed, caught.value.available) == (97, 96)
     assert len(sequence) == 94
-    first = engine.prefill(sequence, plan, [1, 2])
+    first = prefilled(engine, sequence, plan, [1, 2])
     with pytest.raises(CapacityError):
         engine.decode([sequence], [plan], [3])
     assert len(sequence) == 96
-    assert np.array_equal(first, engine.prefill(twin, plan, [1, 2]))
+    assert np.array_equal(first, prefilled(engine, twin, plan, [1, 2]))
 
 
 def test_a_refused_decode_step_moves_no_sequence(
@@ -231,7 +234,7 @@ def test_a_refused_decode_step_moves_no_sequence(
         ([good, *others], [full] * 17, [1] * 17, InputError),
     ):
         with pytest.raises(error):
-            engine.decode(sequences, which, ids)  # type: ignore[arg-type]
+            engine.decode(sequences, which, ids)
         assert len(good) == 5 and len(good.spans) == 1 and all(len(other) == 1 for other in others)
 
 
@@ -264,13 +267,15 @@ def test_embeddings_are_cut_into_chunks(
     rows = np.array([0, 3, 15, 16, 31, 38], np.int32)
     media = Embeddings(rows, rng.standard_normal((6, 64)).astype(np.float32))
     whole = Engine(engine.model, chunk=64)
-    want = whole.prefill(whole.new_sequence(plan, "f32"), plan, ids, logits="all", embeddings=media)
-    got = engine.prefill(
-        engine.new_sequence(plan, "f32"), plan, ids, logits="all", embeddings=media
+    want = prefilled(
+        whole, whole.new_sequence(plan, "f32"), plan, ids, logits="all", embeddings=media
+    )
+    got = prefilled(
+        engine, engine.new_sequence(plan, "f32"), plan, ids, logits="all", embeddings=media
     )
     assert np.array_equal(got, want)
-    plain = engine.prefill(engine.new_sequence(plan, "f32"), plan, ids, logits="all")
-    assert (got[0] != plain[0]).any()  # type: ignore[index]
+    plain = prefilled(engine, engine.new_sequence(plan, "f32"), plan, ids, logits="all")
+    assert (got[0] != plain[0]).any()
 
 
 @pytest.mark.parametrize(

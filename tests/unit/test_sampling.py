@@ -141,8 +141,8 @@ def test_every_choice_is_the_inverse_of_the_running_sum(
 def test_top_p_looks_as_far_as_it_must() -> None:
     """A flat distribution needs nearly every token, far more than are looked at first."""
     logits = np.linspace(0.0, 1e-3, 5000).astype(np.float32)
-    chosen = {choose(logits.copy(), with_(top_p=0.9, seed=seed), []) for seed in range(3000)}
-    assert min(chosen) >= 499 and min(chosen) < 530 and max(chosen) > 4950
+    chosen = {choose(logits.copy(), with_(top_p=0.9, seed=seed), []) for seed in range(800)}
+    assert min(chosen) >= 499 and min(chosen) < 560 and max(chosen) > 4900
 
 
 def test_greedy_takes_the_likeliest_and_the_lowest_of_equals() -> None:

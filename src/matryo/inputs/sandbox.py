@@ -245,10 +245,9 @@ def _join(values: Any, separator: str = "", attribute: str | int | None = None) 
 
 
 def _replace(text: Any, old: str, new: str, count: int = -1) -> str:
-    text, old, new = _text(text), _text(old), _text(new)
-    times = text.count(old)
-    _check_length(len(text) + times * len(new))
-    return text.replace(old, new, count)
+    whole, old, new = _text(text), _text(old), _text(new)
+    _check_length(len(whole) + whole.count(old) * len(new))
+    return whole.replace(old, new, count)
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

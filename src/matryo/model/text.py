@@ -327,4 +327,5 @@ def _wanted_rows(batch: Batch, logits: LogitRows) -> I32 | None:
 def _inverse_frequencies(base: float, head_dim: int) -> F32:
     """base^(-2i/Dh) for i < Dh/2, computed in float32 as the reference does."""
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    return (np.float32(1.0) / np.power(np.float32(base), exponent)).astype(np.float32)
+    frequencies: F32 = np.float32(1.0) / np.power(np.float32(base), exponent)
+    return frequencies

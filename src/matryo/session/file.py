@@ -34,7 +34,11 @@ MAX_HEADER_BYTES = 64 << 20
 _DIGEST_BYTES = 32
 _PREFIX = struct.Struct("<8sQ")
 _CHUNK_BYTES = 4 << 20
-_DTYPES = {"u8": np.dtype(np.uint8), "i32": np.dtype(np.int32), "f32": np.dtype(np.float32)}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "u8": np.dtype(np.uint8),
+    "i32": np.dtype(np.int32),
+    "f32": np.dtype(np.float32),
+}
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -67,7 +71,7 @@ def _write_parts(file: BinaryIO, header: bytes, arrays: Arrays) -> None:
     put(header)
     for array in arrays.values():
         if array.size:
-            put(memoryview(np.ascontiguousarray(array)).cast("B"))
+            put(np.ascontiguousarray(array).data.cast("B"))
     file.write(digest.digest())
 
 
@@ -147,17 +151,19 @@ def _read_header(path: Path, header: bytes) -> tuple[dict[str, Any], list[_Entry
 def _checked_entry(path: Path, entry: object) -> _Entry:
     if isinstance(entry, list) and len(entry) == 3:
         name, dtype, shape = entry
-        sizes = shape if isinstance(shape, list) else [None]
-        whole = all(type(size) is int and 0 <= size < 1 << 40 for size in sizes)
-        if (
-            isinstance(name, str)
-            and isinstance(dtype, str)
-            and dtype in _DTYPES
-            and whole
-            and len(sizes) <= 4
-        ):
-            return name, _DTYPES[dtype], tuple(sizes)
+        known = _DTYPES.get(dtype) if isinstance(dtype, str) else None
+        if isinstance(name, str) and known is not None and _is_shape(shape):
+            return name, known, tuple(shape)
     raise CheckpointError(f"{path}: expected arrays as [name, dtype, shape], got {str(entry)[:80]}")
+
+
+def _is_shape(shape: object) -> bool:
+    """A list of at most four sizes whose product fits into 160 bits."""
+    return (
+        isinstance(shape, list)
+        and len(shape) <= 4
+        and all(type(size) is int and 0 <= size < 1 << 40 for size in shape)
+    )
 
 
 def _num_bytes(entry: _Entry) -> int:
@@ -169,6 +175,6 @@ def _read_array(
     path: Path, file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> npt.NDArray[Any]:
     array = np.empty(shape, dtype)
-    if array.size and file.readinto(memoryview(array).cast("B")) != array.nbytes:  # type: ignore[attr-defined]
+    if array.size and file.readinto(array.data.cast("B")) != array.nbytes:  # type: ignore[attr-defined]
         raise CheckpointError(f"{path}: the file became shorter while it was read")
     return array

@@ -306,13 +306,15 @@ class Session:
         self._match_cache()
         waiting = self._ids[self.num_cached :]
         if len(waiting) == 1:
-            return self._engine.decode([self._sequence], [self._plan], waiting)[0]
-        logits = self._engine.prefill(
-            self._sequence, self._plan, waiting, cancel=cancel, progress=on_progress
-        )
+            logits: F32 | None = self._engine.decode([self._sequence], [self._plan], waiting)
+        else:
+            logits = self._engine.prefill(
+                self._sequence, self._plan, waiting, cancel=cancel, progress=on_progress
+            )
         if logits is None:
             raise InputError("there is nothing to run")
-        return logits[-1]
+        last: F32 = logits[-1]
+        return last
 
     def _match_cache(self) -> None:
         """Make the cache one of a beginning of the ids, without the last, and of the layers that

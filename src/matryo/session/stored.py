@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from matryo.config import TextConfig
 from matryo.engine import CachedSequence, Span
@@ -47,7 +48,8 @@ def write_stored(path: Path, stored: StoredSession) -> None:
         "sampling": None if stored.sampling is None else stored.sampling.to_json(),
         "identity": dict(stored.identity),
     }
-    arrays = {"ids": np.array(stored.ids, np.int32), **stored.sequence.cache.export()}
+    arrays: dict[str, npt.NDArray[Any]] = {"ids": np.array(stored.ids, np.int32)}
+    arrays.update(stored.sequence.cache.export())
     write_session(path, values, arrays)
 
 

@@ -19,15 +19,15 @@ def render(source: str, messages: list[dict[str, Any]] | None = None) -> str:
 
 
 def test_gemma_turns() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": " Hi "},
         {"role": "assistant", "content": [{"type": "text", "text": "Hello"}]},
         {"role": "user", "content": "Bye"},
     ]
     assert render(CHAT_TEMPLATE, messages) == (
-        "<bos><start_of_turn>user\nBe "
-        "brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>\n"
+        "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n"
+        "<start_of_turn>model\nHello<end_of_turn>\n"
         "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n"
     )
 

@@ -158,7 +158,7 @@ def test_trim_within_the_ring_and_beyond_it() -> None:
 
 
 def test_trimming_never_claims_what_the_ring_has_lost(rng: np.random.Generator) -> None:
-    for _ in range(30):
+    for _ in range(10):
         cache = new_cache()
         for _ in range(12):
             extend(cache, int(rng.integers(1, CHUNK + 1)))

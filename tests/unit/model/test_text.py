@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.models import SMALL, extend, new_cache, ops_of, random_ids, text_model
+from helpers.models import extend, new_cache, ops_of, random_ids, text_model
 from helpers.packing import PlainMatrix, packed_tensors
-from helpers.random_weights import config_of, random_state
+from helpers.random_weights import SMALL, config_of, random_state
 from matryo.errors import CheckpointError, InputError, PlanError
 from matryo.kernels import reference
 from matryo.model import Batch, State, TextModel
@@ -132,8 +132,8 @@ def test_scratch_does_not_leak_between_passes(model: TextModel, rng: np.random.G
         for rows in ("last", "all"):
             cache = new_cache(model, plan)
             cache.reserve(count)
-            out = model.forward(state, plan, Batch.of([(ids, 0, cache)]), rows)  # type: ignore[arg-type]
-            want = extend(model, plan, new_cache(model, plan), ids, rows)  # type: ignore[arg-type]
+            out = model.forward(state, plan, Batch.of([(ids, 0, cache)]), rows)
+            want = extend(model, plan, new_cache(model, plan), ids, rows)
             assert out is not None and np.array_equal(out, want)
 
 

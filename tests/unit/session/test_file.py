@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from matryo.errors import CheckpointError
-from matryo.session import file as module
 from matryo.session.file import MAGIC, read_session, write_session
 
 VALUES = {"a": [1, None, "ü"], "b": {"c": 0.5}}
-ARRAYS = {
+ARRAYS: dict[str, npt.NDArray[Any]] = {
     "ids": np.arange(5, dtype=np.int32),
     "none": np.zeros((0, 7), np.uint8),
     "kv": np.arange(12, dtype=np.uint8).reshape(3, 4),
@@ -143,7 +143,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 
     for name in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(module.os, name, full)
+            patch.setattr(os, name, full)
             with pytest.raises(OSError, match="No space"):
                 write_session(path, {}, {})
         assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.session"]
