@@ -1,4 +1,6 @@
-"""What every test shares: a clean environment, a seeded generator, the instruction sets, tiny checkpoints."""
+"""What every test shares: a clean environment, a seeded generator, the instruction sets, tiny
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,17 @@ def pytest_report_header() -> list[str]:
         from matryo import kernels
 
         native = f"{kernels.isa()} of {', '.join(kernels.isas())}, {kernels.threads()} threads"
-    except Exception as error:  # a missing or broken build must show here, not hide the tests that need none
+    except (
+        Exception
+    ) as error:  # a missing or broken build must show here, not hide the tests that need none
         native = f"unavailable ({error})"
     return [f"machine: {platform.machine()}, kernels: {native}, numpy {np.__version__}"]
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the developer reaches a test, and nothing is written outside tmp_path. MATRYO_ISA and
+    """No setting of the developer reaches a test, and nothing is written outside tmp_path.
+    MATRYO_ISA and
     MATRYO_THREADS stay: they choose what a whole run tests."""
     for name in list(os.environ):
         if name.startswith("HF_") or name in ("MATRYO_HOME", "NO_COLOR", "FORCE_COLOR"):

@@ -1,9 +1,10 @@
 """The shape of a Gemma 3n text decoder, resolved once from a Hugging Face `config.json`.
 
-In: the parsed JSON of a text-only (`gemma3n_text`) or multimodal (`gemma3n`) checkpoint, untrusted. Out: a frozen
-`TextConfig` whose per-layer values are tuples, so that nothing further down asks what type a layer has.
-Source: transformers `configuration_gemma3n.py` (field names, defaults, both RoPE spellings). This module holds the
-only translation from Hugging Face names to ours.
+In: the parsed JSON of a text-only (`gemma3n_text`) or multimodal (`gemma3n`) checkpoint, untrusted.
+Out: a frozen `TextConfig` whose per-layer values are tuples, so that nothing further down asks what
+type a layer has.
+Source: transformers `configuration_gemma3n.py` (field names, defaults, both RoPE spellings). This
+module holds the only translation from Hugging Face names to ours.
 """
 
 from __future__ import annotations
@@ -47,32 +48,38 @@ IGNORED_KEYS: dict[str, str] = {
     "_attn_implementation_autoset": "concerns another program's kernels",
     "_attn_implementation": "concerns another program's kernels",
 }
-# Generation settings and class switches that older releases wrote into every nested config, all at their defaults.
+# Generation settings and class switches that older releases wrote into every nested config, all at
+# their defaults.
 _LEGACY_KEYS = frozenset(
-    """add_cross_attention bad_words_ids begin_suppress_tokens cross_attention_hidden_size decoder_start_token_id
-    diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty
-    finetuning_task forced_bos_token_id forced_eos_token_id is_decoder length_penalty max_length min_length
-    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores prefix pruned_heads
-    remove_invalid_values repetition_penalty return_dict_in_generate sep_token_id suppress_tokens
-    task_specific_params temperature tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torchscript
-    typical_p use_bfloat16""".split()
+    """add_cross_attention bad_words_ids begin_suppress_tokens cross_attention_hidden_size
+    decoder_start_token_id diversity_penalty do_sample early_stopping
+    encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task
+    forced_bos_token_id forced_eos_token_id is_decoder length_penalty max_length min_length
+    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores prefix
+    pruned_heads remove_invalid_values repetition_penalty return_dict_in_generate sep_token_id
+    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder
+    tokenizer_class top_k top_p torchscript typical_p use_bfloat16""".split()
 )
 _ROPE_IGNORED = frozenset({"rope_type", "type"})
 _MODEL_TYPES = ("gemma3n", "gemma3n_text")
 _DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
-# Limits that no real checkpoint approaches; they keep products of sizes inside 63 bits and buffers inside reason.
+# Limits that no real checkpoint approaches; they keep products of sizes inside 63 bits and buffers
+# inside reason.
 _MAX_FILE_BYTES = 16 << 20
 _MAX_LAYERS, _MAX_SIZE, _MAX_VOCAB, _MAX_CONTEXT = 4096, 1 << 20, 1 << 24, 1 << 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
-    """A text decoder's shape; tuples have one entry a layer. See docs/architecture.md for the letters.
+    """A text decoder's shape; tuples have one entry a layer. See docs/architecture.md for the
+    letters.
 
-    kv_source: the owner layer whose K/V a layer reads (itself for owners); `num_owners` layers own K/V, in front.
-    window: visible tokens including self, 0 = all. sparsity_z: standard deviations above the mean where the gate is
-    cut, 0 = dense. embedding_scale: sqrt(d) rounded to the checkpoint's dtype, as the reference does.
+    kv_source: the owner layer whose K/V a layer reads (itself for owners); `num_owners` layers own
+    K/V, in front.
+    window: visible tokens including self, 0 = all. sparsity_z: standard deviations above the mean
+    where the gate is cut, 0 = dense. embedding_scale: sqrt(d) rounded to the checkpoint's dtype, as
+    the reference does.
     """
 
     vocab_size: int
@@ -101,7 +108,9 @@ class TextConfig:
 
     @property
     def last_owner(self) -> int:
-        """The highest layer that writes K/V; above it a position is only needed where its logits are wanted."""
+        """The highest layer that writes K/V; above it a position is only needed where its logits
+        are wanted.
+        """
         return self.num_owners - 1
 
     @property
@@ -117,15 +126,21 @@ class TextConfig:
 
     @classmethod
     def from_json(cls, document: object) -> TextConfig:
-        """Reads a parsed config.json. Raises ConfigError naming the key, the value and what is allowed."""
+        """Reads a parsed config.json. Raises ConfigError naming the key, the value and what is
+        allowed.
+        """
         return _translate(_text_section(document), _checkpoint_dtype(document))
 
     @classmethod
     def from_file(cls, path: Path) -> TextConfig:
-        """Reads config.json at `path`. Raises ConfigError if it is missing, not JSON, or not a Gemma 3n text model."""
+        """Reads config.json at `path`. Raises ConfigError if it is missing, not JSON, or not a
+        Gemma 3n text model.
+        """
         try:
             if path.stat().st_size > _MAX_FILE_BYTES:
-                raise ConfigError(f"{path} is larger than {_MAX_FILE_BYTES} bytes; no config.json is")
+                raise ConfigError(
+                    f"{path} is larger than {_MAX_FILE_BYTES} bytes; no config.json is"
+                )
             document = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
@@ -141,17 +156,23 @@ def _text_section(document: object) -> Mapping[str, object]:
     model_type = document.get("model_type")
     if model_type not in _MODEL_TYPES:
         allowed = " or ".join(_MODEL_TYPES)
-        raise ConfigError(f"model_type is {_shown(model_type)}; this program runs {allowed} checkpoints")
+        raise ConfigError(
+            f"model_type is {_shown(model_type)}; this program runs {allowed} checkpoints"
+        )
     if model_type == "gemma3n_text":
         return document
     section = document.get("text_config")
     if not isinstance(section, dict):
-        raise ConfigError(f"text_config must be an object in a gemma3n config, got {_shown(section)}")
+        raise ConfigError(
+            f"text_config must be an object in a gemma3n config, got {_shown(section)}"
+        )
     return section
 
 
 def _checkpoint_dtype(document: object) -> str:
-    """`f32`, `bf16` or `f16`: the dtype the checkpoint says it is stored in; f32 if it says nothing."""
+    """`f32`, `bf16` or `f16`: the dtype the checkpoint says it is stored in; f32 if it says
+    nothing.
+    """
     places = [document, document.get("text_config")] if isinstance(document, dict) else []
     for place in places:
         for key in ("dtype", "torch_dtype"):
@@ -191,7 +212,9 @@ class _Section:
     def must_be(self, key: str, *allowed: object) -> None:
         value = self.value(key)
         if value is not None and not any(value == a and type(value) is type(a) for a in allowed):
-            raise ConfigError(f"{key} is {_shown(value)}; only {' or '.join(map(_shown, allowed))} is supported")
+            raise ConfigError(
+                f"{key} is {_shown(value)}; only {' or '.join(map(_shown, allowed))} is supported"
+            )
 
     def optional_id(self, key: str, vocab_size: int) -> int | None:
         return None if self.value(key) is None else self.integer(key, None, 0, vocab_size - 1)
@@ -200,7 +223,8 @@ class _Section:
         unknown = sorted(set(self._values) - self._used - set(IGNORED_KEYS) - _LEGACY_KEYS)
         if unknown:
             raise ConfigError(
-                f"unknown key {_shown(unknown[0])} in the text config; it may change the arithmetic, "
+                f"unknown key {_shown(unknown[0])} in the text config; it may change the "
+                "arithmetic, "
                 "so it is refused rather than dropped"
             )
 
@@ -216,8 +240,10 @@ def _translate(values: Mapping[str, object], dtype: str) -> TextConfig:
     vocab_size = section.integer("vocab_size", 262_400, 1, _MAX_VOCAB)
     if num_heads % num_kv_heads or head_dim % 2 or num_heads * head_dim > _MAX_SIZE:
         raise ConfigError(
-            f"{num_heads} heads, {num_kv_heads} key/value heads and head_dim {head_dim} do not fit: heads must be a "
-            f"multiple of key/value heads, head_dim even, and heads times head_dim at most {_MAX_SIZE}"
+            f"{num_heads} heads, {num_kv_heads} key/value heads and head_dim {head_dim} do not "
+            "fit: heads must be a "
+            "multiple of key/value heads, head_dim even, and heads times head_dim at most "
+            f"{_MAX_SIZE}"
         )
     _refuse_variants(section)
     num_owners = num_layers - num_shared
@@ -280,7 +306,8 @@ def _ffn_widths(value: object, num_layers: int) -> tuple[int, ...]:
         whole = isinstance(entry, int) and not isinstance(entry, bool)
         if not whole or not GROUP <= entry <= _MAX_SIZE or entry % GROUP:  # type: ignore[operator]
             raise ConfigError(
-                f"{key} is {_shown(entry)}; allowed: a multiple of {GROUP} from {GROUP} to {_MAX_SIZE}"
+                f"{key} is {_shown(entry)}; allowed: a multiple of {GROUP} from {GROUP} to "
+                f"{_MAX_SIZE}"
             )
         return entry  # type: ignore[return-value]
 
@@ -289,7 +316,9 @@ def _ffn_widths(value: object, num_layers: int) -> tuple[int, ...]:
 
 
 def _sparsity(value: object, num_layers: int) -> tuple[float, ...]:
-    """The share of gates cut in each layer. The default is Gemma 3n's: ten sparse layers in front."""
+    """The share of gates cut in each layer. The default is Gemma 3n's: ten sparse layers in
+    front.
+    """
     if value is None:
         num_sparse = 10 if num_layers > 10 else 0
         return (0.95,) * num_sparse + (0.0,) * (num_layers - num_sparse)
@@ -297,7 +326,9 @@ def _sparsity(value: object, num_layers: int) -> tuple[float, ...]:
     def check(key: str, entry: object) -> float:
         share = _real(key, 0.0 if entry is None else entry, 0.0, 0.999_999)
         if 0.0 < share < 0.5:
-            raise ConfigError(f"{key} is {share}; allowed: 0 (dense) or from 0.5: fewer cut gates save nothing")
+            raise ConfigError(
+                f"{key} is {share}; allowed: 0 (dense) or from 0.5: fewer cut gates save nothing"
+            )
         return share
 
     shares = _per_layer("activation_sparsity_pattern", value, num_layers, check)
@@ -311,20 +342,27 @@ def _layer_types(value: object, num_layers: int) -> tuple[str, ...]:
         raise ConfigError(f"layer_types is {_shown(value)}; expected a list of {num_layers} names")
     for layer, kind in enumerate(value):
         if kind not in (SLIDING, FULL):
-            raise ConfigError(f"layer_types[{layer}] is {_shown(kind)}; allowed: {SLIDING} or {FULL}")
+            raise ConfigError(
+                f"layer_types[{layer}] is {_shown(kind)}; allowed: {SLIDING} or {FULL}"
+            )
     return tuple(value)
 
 
 def _kv_sources(layer_types: Sequence[str], num_owners: int) -> tuple[int, ...]:
-    """Owners read themselves; readers the last owner of their own type, so that the RoPE base agrees."""
+    """Owners read themselves; readers the last owner of their own type, so that the RoPE base
+    agrees.
+    """
     last = {kind: layer for layer, kind in enumerate(layer_types[:num_owners])}
     for layer, kind in enumerate(layer_types[num_owners:], num_owners):
         if kind not in last:
             raise ConfigError(
-                f"layer {layer} reads shared keys and values of type {kind}, but none of the {num_owners} layers that "
+                f"layer {layer} reads shared keys and values of type {kind}, but none of the "
+                f"{num_owners} layers that "
                 "own some is of that type; check layer_types and num_kv_shared_layers"
             )
-    return tuple(layer if layer < num_owners else last[kind] for layer, kind in enumerate(layer_types))
+    return tuple(
+        layer if layer < num_owners else last[kind] for layer, kind in enumerate(layer_types)
+    )
 
 
 def _rope_thetas(section: _Section) -> dict[str, float]:
@@ -357,8 +395,14 @@ def _rope_theta(name: str, entry: object, default: float) -> float:
             raise ConfigError(f"{name}.{key} is {_shown(entry[key])}; only 'default' is supported")
     unknown = sorted(set(entry) - _ROPE_IGNORED - {"rope_theta"})
     if unknown:
-        raise ConfigError(f"unknown key {_shown(unknown[0])} in {name}; scaled RoPE is not supported")
-    return _real(f"{name}.rope_theta", entry["rope_theta"], 1.0, 1e12) if "rope_theta" in entry else default
+        raise ConfigError(
+            f"unknown key {_shown(unknown[0])} in {name}; scaled RoPE is not supported"
+        )
+    return (
+        _real(f"{name}.rope_theta", entry["rope_theta"], 1.0, 1e12)
+        if "rope_theta" in entry
+        else default
+    )
 
 
 def _eos_ids(value: object, vocab_size: int) -> tuple[int, ...]:
@@ -377,9 +421,11 @@ def _real(key: str, value: object, low: float, high: float) -> float:
 
 
 def normal_quantile(share: float) -> float:
-    """Standard deviations above the mean that cut `share` of a normal distribution; 0.0 for a dense layer.
+    """Standard deviations above the mean that cut `share` of a normal distribution; 0.0 for a dense
+    layer.
 
-    Never exactly 0.0 for a sparse one, since 0.0 means dense to the kernels. Rounded the way the reference rounds: sqrt(2)·erfinv(2p - 1) with p, the argument and the result in float32.
+    Never exactly 0.0 for a sparse one, since 0.0 means dense to the kernels. Rounded the way the
+    reference rounds: sqrt(2)·erfinv(2p - 1) with p, the argument and the result in float32.
     """
     if share <= 0.0:
         return 0.0

@@ -1,8 +1,9 @@
-"""Sequences of token ids through the model: prefill in chunks, decode alone or together, trim, fork.
+"""Sequences of token ids through the model: prefill in chunks, decode together, trim, fork.
 
-In: token ids, positions implied by their order, a plan for every call. Out: logits. The engine knows no text and chooses no
-token. All that a sequence has is its K/V cache and which plan wrote which part of it; position is the number of
-cached tokens when a call begins, and is advanced here, once a call.
+In: token ids, positions implied by their order, a plan for every call. Out: logits. The engine
+knows no text and chooses no token. All that a sequence has is its K/V cache and which plan wrote
+which part of it; position is the number of cached tokens when a call begins, and is advanced here,
+once a call.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ Progress = Callable[[int, int], None]
 """Called with (tokens done, tokens in all) after each chunk."""
 
 CHUNK = 256
-"""Tokens of one prefill step: enough to be bound by arithmetic, few enough to stop quickly and to keep scratch small."""
+"""Tokens of one prefill step: enough to be bound by arithmetic, few enough to stop quickly and to
+keep scratch small.
+"""
 
 
 class Cancel(Protocol):
@@ -68,7 +71,9 @@ class CachedSequence:
         self.cache.commit(count)
 
     def trim(self, length: int) -> None:
-        """Forget all but the first `length` tokens, or all of them if sliding layers no longer hold what they need."""
+        """Forget all but the first `length` tokens, or all of them if sliding layers no longer hold
+        what they need.
+        """
         if length >= len(self):
             return
         if not self.cache.can_trim(len(self) - length):
@@ -78,25 +83,48 @@ class CachedSequence:
 
     def fork(self) -> CachedSequence:
         """An independent copy; pages are shared until one of the two writes to them."""
-        return CachedSequence(self.cache.fork(), [Span(span.start, span.plan) for span in self.spans])
+        return CachedSequence(
+            self.cache.fork(), [Span(span.start, span.plan) for span in self.spans]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embeddings:
     """Inputs that take the place of token embeddings: image or audio features.
 
-    rows (n,) int32, ascending: which tokens of the prompt · values (n, d) float32: their embeddings, not scaled
+    rows (n,) int32, ascending: which tokens of the prompt · values (n, d) float32: their
+    embeddings, not scaled
     """
 
     rows: I32
     values: F32
 
+    def check(self, num_tokens: int, hidden_size: int) -> None:
+        """Raises InputError unless rows ascend within the prompt, each with its embedding."""
+        rows, values = self.rows, self.values
+        if rows.ndim != 1 or rows.dtype != np.int32 or (np.diff(rows) <= 0).any():
+            raise InputError(
+                f"embedding rows: expected ascending int32 numbers, got {rows.dtype} {rows.shape}"
+            )
+        if len(rows) and not 0 <= int(rows[0]) <= int(rows[-1]) < num_tokens:
+            raise InputError(
+                f"embedding rows: expected 0 to {num_tokens - 1}, got {int(rows[0])} to "
+                f"{int(rows[-1])}"
+            )
+        if values.dtype != np.float32 or values.shape != (len(rows), hidden_size):
+            raise InputError(
+                f"embeddings: expected float32 ({len(rows)}, {hidden_size}), got {values.dtype} "
+                f"{values.shape}"
+            )
+
     def between(self, start: int, end: int) -> tuple[F32 | None, I32 | None]:
-        """Values and rows of the tokens from `start` to `end`, rows counted from `start`; None if there are none."""
+        """Values and rows, counted from `start`, of tokens [start, end); None if there are none."""
         first, last = np.searchsorted(self.rows, (start, end))
         if first == last:
             return None, None
-        return np.ascontiguousarray(self.values[first:last]), self.rows[first:last] - np.int32(start)
+        return np.ascontiguousarray(self.values[first:last]), self.rows[first:last] - np.int32(
+            start
+        )
 
 
 class Engine:
@@ -113,7 +141,7 @@ class Engine:
         self.context = model.config.context_length
 
     def new_sequence(self, plan: Plan, kv_kind: str) -> CachedSequence:
-        """An empty sequence with room for the K/V of the plan's owner layers; kv_kind: f32, bf16 or int8."""
+        """An empty sequence for the owner layers of the plan; kv_kind: f32, bf16 or int8."""
         return CachedSequence(self.model.new_cache(plan, kind=kv_kind, chunk=self.chunk))
 
     def prefill(
@@ -130,41 +158,57 @@ class Engine:
     ) -> F32 | None:
         """Append ids to a sequence; layers above the last owner run only where logits are wanted.
 
-        embeddings: replace those of some of the ids
+        embeddings: replace those of some of the ids · chunk: tokens of one step, if fewer than the
+        engine's
         Returns (T, V) for "all", (1, V) for "last", None for "none".
-        Raises CapacityError if they do not fit, InputError for ids out of range or an empty list, CancelledError between
-        chunks; the sequence then holds the chunks that were done.
+        Raises CapacityError if they do not fit, InputError for ids out of range or an empty list,
+        CancelledError between chunks; the sequence then holds the chunks that were done.
         """
         tokens = self.check_ids(ids)
         self.check_room(len(sequence) + len(tokens))
+        if embeddings is not None:
+            embeddings.check(len(tokens), self.model.config.hidden_size)
         step = min(chunk or self.chunk, self.chunk)
         parts: list[F32] = []
-        for start in range(0, len(tokens), step):
-            if cancel is not None and cancel.is_set():
-                raise CancelledError(f"cancelled after {start} of {len(tokens)} prompt tokens")
-            end = min(start + step, len(tokens))
-            wanted: Wanted = logits if logits == "all" or end == len(tokens) else "none"
-            values, rows = (None, None) if embeddings is None else embeddings.between(start, end)
-            batch = Batch.of([(tokens[start:end], len(sequence), sequence.cache)], values, rows)
-            out = self._forward([sequence], plan, batch, wanted)
-            if out is not None:
-                parts.append(out)
-            if progress is not None:
-                progress(end, len(tokens))
-        with self._lock:
-            self._state.release()
+        try:
+            for start in range(0, len(tokens), step):
+                if cancel is not None and cancel.is_set():
+                    raise CancelledError(f"cancelled after {start} of {len(tokens)} prompt tokens")
+                end = min(start + step, len(tokens))
+                wanted: Wanted = logits if logits == "all" or end == len(tokens) else "none"
+                values, rows = (
+                    (None, None) if embeddings is None else embeddings.between(start, end)
+                )
+                batch = Batch.of([(tokens[start:end], len(sequence), sequence.cache)], values, rows)
+                out = self._forward([sequence], plan, batch, wanted)
+                if out is not None:
+                    parts.append(out)
+                if progress is not None:
+                    progress(end, len(tokens))
+        finally:
+            with self._lock:
+                self._state.release()
         if not parts:
             return None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def decode(self, sequences: Sequence[CachedSequence], plans: Sequence[Plan], ids: Sequence[int]) -> F32:
-        """Append one id to each of several sequences; sequences of one plan share a pass over the weights.
+    def decode(
+        self, sequences: Sequence[CachedSequence], plans: Sequence[Plan], ids: Sequence[int]
+    ) -> F32:
+        """Append one id to each of several sequences; those of one plan share one pass.
 
         Returns (B, V) f32, row i the same bits as if sequence i were alone.
-        Raises InputError for ids out of range or a sequence given twice, CapacityError if one is full.
+        Raises InputError for ids out of range, a sequence given twice, or more than `chunk` of
+        them; CapacityError if one is full. Nothing has changed then.
         """
+        if not len(sequences) == len(plans) == len(ids) <= self.chunk:
+            raise InputError(
+                f"{len(sequences)} sequences, {len(plans)} plans, {len(ids)} ids: expected as "
+                f"many, at most {self.chunk}"
+            )
         if len({id(sequence) for sequence in sequences}) != len(sequences):
             raise InputError("a sequence is given twice: each can be decoded once a step")
+        self.check_ids(ids)
         groups: dict[Plan, list[int]] = {}
         for row, (sequence, plan) in enumerate(zip(sequences, plans, strict=True)):
             self.check_room(len(sequence) + 1)
@@ -173,20 +217,33 @@ class Engine:
             return self._step(sequences, plans[0], ids)
         out = np.empty((len(sequences), self._vocab_size), np.float32)
         for plan, rows in groups.items():
-            out[rows] = self._step([sequences[row] for row in rows], plan, [ids[row] for row in rows])
+            out[rows] = self._step(
+                [sequences[row] for row in rows], plan, [ids[row] for row in rows]
+            )
         return out
 
     def check_ids(self, ids: Sequence[int] | npt.NDArray[Any]) -> I32:
-        """The ids as an int32 array. Raises InputError if it is empty, not flat, not whole numbers, or out of range."""
-        given = np.asarray(ids)
+        """The ids as an int32 array. Raises InputError if it is empty, not flat, not whole numbers,
+        or out of range.
+        """
+        try:
+            given = np.asarray(ids)
+        except ValueError as error:
+            raise InputError(
+                "expected a flat list of token ids, got lists of different lengths"
+            ) from error
         if given.ndim != 1 or not given.size:
-            raise InputError(f"expected a list of at least one token id, got an array of shape {given.shape}")
+            raise InputError(
+                f"expected a list of at least one token id, got an array of shape {given.shape}"
+            )
         if given.dtype.kind not in "iu":
             raise InputError(f"expected whole numbers as token ids, got {given.dtype}")
         low, high = int(given.min()), int(given.max())
         if low < 0 or high >= self._vocab_size:
             wrong = low if low < 0 else high
-            raise InputError(f"token id {wrong} is out of range: this model has ids 0 to {self._vocab_size - 1}")
+            raise InputError(
+                f"token id {wrong} is out of range: this model has ids 0 to {self._vocab_size - 1}"
+            )
         return given.astype(np.int32)
 
     def check_room(self, length: int) -> None:
@@ -215,7 +272,9 @@ class Engine:
     def _forward(
         self, sequences: Sequence[CachedSequence], plan: Plan, batch: Batch, wanted: Wanted
     ) -> F32 | None:
-        """Make room, run, and only then count the tokens: an error or an interrupt leaves the sequences as they were."""
+        """Make room, run, and only then count the tokens: an error or an interrupt leaves the
+        sequences as they were.
+        """
         count = len(batch.ids) // len(sequences)
         with self._lock:
             for sequence in sequences:

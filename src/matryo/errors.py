@@ -1,14 +1,14 @@
 """The errors of matryo. Every message says what, where, expected, got, and what to do.
 
-    MatryoError
-    ├── CheckpointError   a checkpoint, packed model, tokenizer or session file is broken or does not fit
-    ├── ConfigError       a setting or config field is missing, unknown or out of range
-    ├── PlanError         a plan that this checkpoint or this architecture does not allow
-    ├── ShapeError        an array of the wrong shape, dtype or layout
-    ├── InputError        a prompt, id, message or media file that cannot be used
-    ├── CapacityError     context, memory or disk is too small for what was asked
-    ├── CancelledError    the caller cancelled the work
-    └── KernelError       the native module is missing, misconfigured, or computed non-finite numbers
+MatryoError
+├── CheckpointError   a checkpoint, tokenizer or session file that is broken or does not fit
+├── ConfigError       a setting or config field is missing, unknown or out of range
+├── PlanError         a plan that this checkpoint or this architecture does not allow
+├── ShapeError        an array of the wrong shape, dtype or layout
+├── InputError        a prompt, id, message or media file that cannot be used
+├── CapacityError     context, memory or disk is too small for what was asked
+├── CancelledError    the caller cancelled the work
+└── KernelError       the native module is missing, misconfigured, or computed no numbers
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class MatryoError(Exception):
 
 
 class CheckpointError(MatryoError):
-    """A file that does not hold what it should. `file` and `tensor` name the place when they are known."""
+    """A file that does not hold what it should; `file` and `tensor` name the place if known."""
 
     def __init__(
         self,

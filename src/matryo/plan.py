@@ -1,10 +1,13 @@
 """Plans: which layers of a checkpoint run, and how wide each feed-forward network is.
 
-In: a `TextConfig` and a name, a JSON file, or a row of Google's table of slicing configurations (CSV). Out: a frozen
-`Plan`, checked against the checkpoint. A plan never touches weights: it selects prefixes of what is there.
+In: a `TextConfig` and a name, a JSON file, or a row of Google's table of slicing configurations
+(CSV). Out: a frozen `Plan`, checked against the checkpoint. A plan never touches weights: it
+selects prefixes of what is there.
 
-Layers keep their own number, attention type and activation sparsity whatever is skipped around them. That is also what
-a sliced checkpoint says: with the sparse layers in front, dropping some of them leaves the others sparse and in order.
+Layers keep their own number, attention type and activation sparsity whatever is skipped around
+them. That is also what
+a sliced checkpoint says: with the sparse layers in front, dropping some of them leaves the others
+sparse and in order.
 """
 
 from __future__ import annotations
@@ -20,16 +23,23 @@ from pathlib import Path
 from matryo.config import GROUP, TextConfig
 from matryo.errors import PlanError
 
-_E2B_SHAPE = (2048, 30, 20, 8192)  # hidden size, layers, owners, FFN width of the released small checkpoint
+_E2B_SHAPE = (
+    2048,
+    30,
+    20,
+    8192,
+)  # hidden size, layers, owners, FFN width of the released small checkpoint
 _MAX_ENTRIES, _MAX_WIDTH, _MAX_CELL = 4096, 1 << 20, 1 << 16
 _MAX_PLANS, _MAX_SHELLS = 64, 8
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`layers` (kept, ascending, numbered as in the checkpoint), the FFN width of each, and the owners of the checkpoint.
+    """`layers` (kept, ascending, numbered as in the checkpoint), the FFN width of each, and the
+    owners of the checkpoint.
 
-    Raises PlanError if the layers are empty, repeated or out of order, or a width is not a multiple of 32.
+    Raises PlanError if the layers are empty, repeated or out of order, or a width is not a multiple
+    of 32.
     """
 
     layers: tuple[int, ...]
@@ -41,13 +51,18 @@ class Plan:
             raise PlanError("a plan keeps at least one layer; this one keeps none")
         if len(self.layers) != len(self.ffn_width):
             raise PlanError(
-                f"{len(self.layers)} layers are kept but {len(self.ffn_width)} FFN widths are given; give one each"
+                f"{len(self.layers)} layers are kept but {len(self.ffn_width)} FFN widths are "
+                "given; give one each"
             )
         if self.layers[0] < 0 or any(a >= b for a, b in pairwise(self.layers)):
-            raise PlanError(f"layers must be ascending and without repetition, got {_ranges(self.layers)}")
+            raise PlanError(
+                f"layers must be ascending and without repetition, got {_ranges(self.layers)}"
+            )
         for layer, width in zip(self.layers, self.ffn_width, strict=True):
             if width < GROUP or width % GROUP:
-                raise PlanError(f"FFN width {width} of layer {layer} is not a positive multiple of {GROUP}")
+                raise PlanError(
+                    f"FFN width {width} of layer {layer} is not a positive multiple of {GROUP}"
+                )
 
     @property
     def owners(self) -> tuple[int, ...]:
@@ -55,25 +70,38 @@ class Plan:
         return tuple(layer for layer in self.layers if layer < self.num_owners)
 
     def check(self, config: TextConfig) -> Plan:
-        """Returns the plan if the checkpoint can run it. Raises PlanError with the reason otherwise."""
+        """Returns the plan if the checkpoint can run it. Raises PlanError with the reason
+        otherwise.
+        """
         if self.num_owners != config.num_owners:
-            raise PlanError(f"the plan is for {self.num_owners} layers with K/V, the checkpoint has {config.num_owners}")
+            raise PlanError(
+                f"the plan is for {self.num_owners} layers with K/V, the checkpoint has "
+                f"{config.num_owners}"
+            )
         if self.layers[-1] >= config.num_layers:
-            raise PlanError(f"layer {self.layers[-1]} does not exist: the checkpoint has {config.num_layers} layers")
+            raise PlanError(
+                f"layer {self.layers[-1]} does not exist: the checkpoint has {config.num_layers} "
+                "layers"
+            )
         missing = sorted(config.producers - set(self.layers))
         if missing:
-            raise PlanError(f"layer {missing[0]} cannot be skipped: later layers read its keys and values")
+            raise PlanError(
+                f"layer {missing[0]} cannot be skipped: later layers read its keys and values"
+            )
         for layer, width in zip(self.layers, self.ffn_width, strict=True):
             if width > config.ffn_width[layer]:
                 raise PlanError(
-                    f"FFN width {width} of layer {layer} exceeds the {config.ffn_width[layer]} of the checkpoint"
+                    f"FFN width {width} of layer {layer} exceeds the {config.ffn_width[layer]} of "
+                    "the checkpoint"
                 )
         return self
 
     def same_cache(self, other: Plan) -> bool:
-        """True if both plans write bit-identical K/V, so that they can follow each other token by token.
+        """True if both plans write bit-identical K/V, so that they can follow each other token by
+        token.
 
-        K/V of a layer depend on the layers below it; the FFN of the last owner reaches none of them.
+        K/V of a layer depend on the layers below it; the FFN of the last owner reaches none of
+        them.
         """
         return self._cache_key() == other._cache_key()
 
@@ -84,7 +112,8 @@ class Plan:
         """True if every weight `other` reads is one this plan reads too."""
         widths = dict(zip(self.layers, self.ffn_width, strict=True))
         return all(
-            widths.get(layer, 0) >= width for layer, width in zip(other.layers, other.ffn_width, strict=True)
+            widths.get(layer, 0) >= width
+            for layer, width in zip(other.layers, other.ffn_width, strict=True)
         )
 
     def describe(self) -> str:
@@ -99,14 +128,17 @@ class Plan:
 
     @classmethod
     def from_json(cls, document: object, config: TextConfig) -> Plan:
-        """Reads {"layers": [...], "ffn_width": [...] or one number}; a missing key means all there is.
+        """Reads {"layers": [...], "ffn_width": [...] or one number}; a missing key means all there
+        is.
 
         Raises PlanError on any other shape, and if the checkpoint cannot run the plan.
         """
         if not isinstance(document, dict) or not set(document) <= {"layers", "ffn_width"}:
             raise PlanError('a plan is an object with "layers" and "ffn_width"')
         layers = _integers("layers", document.get("layers", list(range(config.num_layers))))
-        widths = document.get("ffn_width", [config.ffn_width[n] for n in layers if 0 <= n < config.num_layers])
+        widths = document.get(
+            "ffn_width", [config.ffn_width[n] for n in layers if 0 <= n < config.num_layers]
+        )
         widths = [widths] * len(layers) if isinstance(widths, int) else widths
         return cls(layers, _integers("ffn_width", widths), config.num_owners).check(config)
 
@@ -117,10 +149,13 @@ class Plan:
 
     @classmethod
     def from_csv(cls, path: Path, name: str, config: TextConfig) -> Plan:
-        """Reads the row `name` of a table in Google's format: name, number of layers, FFN dims, layers skipped.
+        """Reads the row `name` of a table in Google's format: name, number of layers, FFN dims,
+        layers skipped.
 
-        `name` is the row's name or a part of it that only one row has. FFN dims list the kept layers, or all layers.
-        Raises PlanError if the row is missing, ambiguous or malformed, or the checkpoint cannot run it.
+        `name` is the row's name or a part of it that only one row has. FFN dims list the kept
+        layers, or all layers.
+        Raises PlanError if the row is missing, ambiguous or malformed, or the checkpoint cannot run
+        it.
         """
         row = _find_row(_read_table(path), name, path)
         skipped = set(_dimensions("layers skipped", row["skipped"] or "[]"))
@@ -131,8 +166,10 @@ class Plan:
         stated = row["layers"].strip()
         if stated and stated != str(len(layers)):
             raise PlanError(
-                f"{row['name']!r} is a plan of {stated[:20]} layers, but {len(layers)} of the checkpoint's "
-                f"{config.num_layers} layers remain without {sorted(skipped)}; use the checkpoint it was made for"
+                f"{row['name']!r} is a plan of {stated[:20]} layers, but {len(layers)} of the "
+                "checkpoint's "
+                f"{config.num_layers} layers remain without {sorted(skipped)}; use the checkpoint "
+                "it was made for"
             )
         return cls(layers, widths, config.num_owners).check(config)
 
@@ -143,7 +180,8 @@ def full_plan(config: TextConfig) -> Plan:
 
 
 def presets(config: TextConfig) -> dict[str, Plan]:
-    """Plans every checkpoint has: `full`, and `e4b` and `e2b` by the rule that cuts the released E2B from E4B.
+    """Plans every checkpoint has: `full`, and `e4b` and `e2b` by the rule that cuts the released
+    E2B from E4B.
 
     A checkpoint that is the released E2B has no `e4b`: find_plan says so.
     """
@@ -188,8 +226,12 @@ def find_plan(wanted: str, plans: Mapping[str, Plan], config: TextConfig) -> Pla
     if wanted.endswith(".json"):
         return Plan.from_file(Path(wanted), config)
     if wanted == "e4b" and _is_e2b(config):
-        raise PlanError("this checkpoint is E2B, cut out of E4B; it holds no e4b. Use e2b, or an E4B checkpoint")
-    raise PlanError(f"no plan named {wanted!r}; there are {', '.join(sorted(plans))}, or give a .json file")
+        raise PlanError(
+            "this checkpoint is E2B, cut out of E4B; it holds no e4b. Use e2b, or an E4B checkpoint"
+        )
+    raise PlanError(
+        f"no plan named {wanted!r}; there are {', '.join(sorted(plans))}, or give a .json file"
+    )
 
 
 def rungs(shells: Iterable[Plan], layer: int) -> tuple[int, ...]:
@@ -199,10 +241,12 @@ def rungs(shells: Iterable[Plan], layer: int) -> tuple[int, ...]:
 
 
 def shell_chain(plans: Mapping[str, Plan], config: TextConfig) -> dict[str, Plan]:
-    """The plans that become shells: each contained in the next, the last one everything the checkpoint has.
+    """The plans that become shells: each contained in the next, the last one everything the
+    checkpoint has.
 
-    The longest such chain among the plans, so that most of them read whole files; a long one is thinned evenly, because
-    every shell is a file and a further piece of each FFN product. Keys are the first names of the plans.
+    The longest such chain among the plans, so that most of them read whole files; a long one is
+    thinned evenly, because every shell is a file and a further piece of each FFN product. Keys are
+    the first names of the plans.
     """
     full = full_plan(config)
     names: dict[Plan, str] = {}
@@ -225,7 +269,9 @@ def _is_e2b(config: TextConfig) -> bool:
 
 
 def _half_plan(config: TextConfig) -> Plan:
-    """Half of every FFN, and without the first period of readers if at least two periods of them exist."""
+    """Half of every FFN, and without the first period of readers if at least two periods of them
+    exist.
+    """
     period = _period(config.window)
     first = config.num_owners
     skip_end = first + period if config.num_layers - first >= 2 * period else first
@@ -237,7 +283,9 @@ def _half_plan(config: TextConfig) -> Plan:
 def _period(window: tuple[int, ...]) -> int:
     """The shortest distance after which the layer types repeat."""
     lengths = range(1, len(window) + 1)
-    return next(p for p in lengths if all(window[i] == window[i - p] for i in range(p, len(window))))
+    return next(
+        p for p in lengths if all(window[i] == window[i - p] for i in range(p, len(window)))
+    )
 
 
 def _ranges(layers: Iterable[int]) -> str:
@@ -256,7 +304,9 @@ def _integers(key: str, value: object) -> tuple[int, ...]:
         raise PlanError(f"{key} must be a list of at most {_MAX_ENTRIES} integers")
     for entry in value:
         if not isinstance(entry, int) or isinstance(entry, bool) or not 0 <= entry <= _MAX_WIDTH:
-            raise PlanError(f"{key} holds {str(entry)[:40]!r}; expected integers from 0 to {_MAX_WIDTH}")
+            raise PlanError(
+                f"{key} holds {str(entry)[:40]!r}; expected integers from 0 to {_MAX_WIDTH}"
+            )
     return tuple(value)
 
 
@@ -282,15 +332,25 @@ def _read_table(path: Path) -> list[dict[str, str]]:
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     columns = {
         "name": _column(header, "name"),
-        "layers": _column(header, "# layers", "number of layers", "num layers", "num_layers", "layers"),
+        "layers": _column(
+            header, "# layers", "number of layers", "num layers", "num_layers", "layers"
+        ),
         "ffn": _column(header, "ffn hidden dims", "ffn dims", "ffn_hidden_dims", "ffn_dims"),
-        "skipped": _column(header, "layers skipped", "skipped layers", "layers_skipped", "layer skipped"),
+        "skipped": _column(
+            header, "layers skipped", "skipped layers", "layers_skipped", "layer skipped"
+        ),
     }
     lost = [key for key, column in columns.items() if column is None]
     if lost:
-        raise PlanError(f"{path} has no column for {lost[0]}; expected name, # Layers, FFN Hidden Dims, Layers Skipped")
+        raise PlanError(
+            f"{path} has no column for {lost[0]}; expected name, # Layers, FFN Hidden Dims, "
+            "Layers Skipped"
+        )
     return [
-        {key: row[column] if column is not None and column < len(row) else "" for key, column in columns.items()}
+        {
+            key: row[column] if column is not None and column < len(row) else ""
+            for key, column in columns.items()
+        }
         for row in rows[1:]
         if any(row)
     ]
@@ -312,13 +372,17 @@ def _find_row(rows: list[dict[str, str]], name: str, path: Path) -> dict[str, st
 
 
 def _dimensions(what: str, text: str) -> tuple[int, ...]:
-    """A list of integers as the table writes it: `[2_048 * 4, 8192]`; also `[8192] * 10 + [16384] * 5`."""
+    """A list of integers as the table writes it: `[2_048 * 4, 8192]`; also `[8192] * 10 + [16384] *
+    5`.
+    """
     try:
         if len(text) > _MAX_CELL:
             raise ValueError("longer than any plan")
         value = _evaluate(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise PlanError(f"{what} {text[:60]!r} is not a list of integers such as [2_048 * 4, 8192]") from error
+        raise PlanError(
+            f"{what} {text[:60]!r} is not a list of integers such as [2_048 * 4, 8192]"
+        ) from error
     return _integers(what, value)
 
 
@@ -344,7 +408,11 @@ def _evaluate_integer(node: ast.expr) -> int:
 
 
 def _bounded_sum(left: int | list[int], right: int | list[int]) -> int | list[int]:
-    if isinstance(left, list) and isinstance(right, list) and len(left) + len(right) <= _MAX_ENTRIES:
+    if (
+        isinstance(left, list)
+        and isinstance(right, list)
+        and len(left) + len(right) <= _MAX_ENTRIES
+    ):
         return left + right
     if isinstance(left, int) and isinstance(right, int):
         return left + right

@@ -1,8 +1,9 @@
 """Which token comes next: from logits to one id.
 
-In: logits (V,) f32 after the soft cap, what was said so far, and a `Sampling`. Out: an id. Order of the steps as in the
-checkpoint's home library: repetition penalty, mask, temperature, top-k, top-p, min-p. The random number of a token is a
-function of the seed and of the token's position, so it does not matter what else runs, and there is no state to save.
+In: logits (V,) f32 after the soft cap, what was said so far, and a `Sampling`. Out: an id. Order of
+the steps as in the checkpoint's home library: repetition penalty, mask, temperature, top-k, top-p,
+min-p. The random number of a token is a function of the seed and of the token's position, so it
+does not matter what else runs, and there is no state to save.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from matryo.errors import ConfigError, InputError
 Logits = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_] | npt.NDArray[np.float32]
 LogitMask = Mask | Callable[[Sequence[int]], Mask | None]
-"""bool (V,): which ids are allowed; float32 (V,): added to the logits; or a function of the ids so far giving one of them."""
+"""bool (V,): which ids are allowed; float32 (V,): added to the logits; or a function of the ids so
+far giving one of them.
+"""
 
 _MAX_SEED = (1 << 64) - 1
 _FIRST_CANDIDATES = 256  # top-p rarely needs more; doubled until enough
@@ -64,7 +67,9 @@ class Sampling:
         """This, with what is None taken from `defaults`, and a seed if there is none."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         resolved = replace(defaults, **given)
-        return resolved if resolved.seed is not None else replace(resolved, seed=secrets.randbits(64))
+        return (
+            resolved if resolved.seed is not None else replace(resolved, seed=secrets.randbits(64))
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All fields as plain values."""
@@ -80,11 +85,15 @@ class Sampling:
 
 
 def default_sampling(generation_config: Mapping[str, Any]) -> Sampling:
-    """Defaults of a checkpoint. `do_sample: false` means greedy. Raises ConfigError for bad values."""
+    """Defaults of a checkpoint. `do_sample: false` means greedy. Raises ConfigError for bad
+    values.
+    """
     if generation_config.get("do_sample") is False:
         return replace(GEMMA_SAMPLING, temperature=0.0)
     names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    given = {name: generation_config[name] for name in names if generation_config.get(name) is not None}
+    given = {
+        name: generation_config[name] for name in names if generation_config.get(name) is not None
+    }
     return replace(GEMMA_SAMPLING, **given)
 
 
@@ -98,7 +107,8 @@ def choose(
 ) -> int:
     """Choose the token that follows `ids`.
 
-    logits (V,) f32, changed in place · sampling: resolved, nothing None · ids: prompt and answer so far
+    logits (V,) f32, changed in place · sampling: resolved, nothing None · ids: prompt and answer so
+    far
     suppressed: ids that are never chosen
     Raises InputError if the mask has the wrong shape or allows no token.
     """
@@ -113,16 +123,19 @@ def choose(
     if temperature == 0.0:
         return int(kernels.argmax(logits))
     candidates, scores = _candidates(logits, sampling, temperature)
-    weights = np.exp(scores - scores.max())
+    weights = np.exp(scores)
     cumulative = np.cumsum(weights)
     point = uniform(int(_given(sampling.seed)), len(ids)) * cumulative[-1]
-    # `side="right"` never lands on a token of weight zero; the minimum guards the last one against rounding.
+    # `side="right"` never lands on a token of weight zero; the minimum guards the last one against
+    # rounding.
     index = min(int(np.searchsorted(cumulative, point, side="right")), len(weights) - 1)
     return index if candidates is None else int(candidates[index])
 
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) that depends on nothing but a seed and a position (SplitMix64's output function, twice)."""
+    """A number in [0, 1) that depends on nothing but a seed and a position (SplitMix64's output
+    function, twice).
+    """
     mixed = _mix(_mix(seed) ^ (position * 0x9E3779B97F4A7C15 & _MAX_SEED))
     return (mixed >> 11) * 2.0**-53
 
@@ -137,24 +150,28 @@ def _mix(value: int) -> int:
 def _candidates(
     logits: Logits, sampling: Sampling, temperature: float
 ) -> tuple[npt.NDArray[np.int32] | None, npt.NDArray[np.float64]]:
-    """Ids that may be chosen (None = all, in order) and their logits divided by the temperature, float64."""
+    """Ids that may be chosen (None = all, in order) and the logarithms of their weights, float64,
+    the largest 0.
+    """
     top_k, top_p, min_p = _given(sampling.top_k), _given(sampling.top_p), _given(sampling.min_p)
     if top_k > 0:
         ids, values = kernels.top_k(logits, min(int(top_k), len(logits)))
-        scores = values.astype(np.float64) / temperature
-        cumulative = np.cumsum(np.exp(scores - scores[0]))
-        keep = min(_smallest_nucleus(cumulative, top_p * cumulative[-1]), _num_likely(scores, min_p))
+        scores = _scores(values, temperature)
+        cumulative = np.cumsum(np.exp(scores))
+        keep = min(
+            _smallest_nucleus(cumulative, top_p * cumulative[-1]), _num_likely(scores, min_p)
+        )
         return ids[:keep], scores[:keep]
-    all_scores = logits.astype(np.float64) / temperature
+    all_scores = _scores(logits, temperature)
     if top_p >= 1.0 and min_p == 0.0:
         return None, all_scores
-    total = float(np.exp(all_scores - all_scores.max()).sum())
+    total = float(np.exp(all_scores).sum())
     count = _FIRST_CANDIDATES
     while True:
         count = min(count, len(logits))
         ids, values = kernels.top_k(logits, count)
-        scores = values.astype(np.float64) / temperature
-        cumulative = np.cumsum(np.exp(scores - scores[0]))
+        scores = _scores(values, temperature)
+        cumulative = np.cumsum(np.exp(scores))
         keep = min(_smallest_nucleus(cumulative, top_p * total), _num_likely(scores, min_p))
         # The cut lies inside what was looked at, or everything was looked at.
         if keep < count or count == len(logits):
@@ -162,16 +179,30 @@ def _candidates(
         count *= 4
 
 
+def _scores(logits: Logits, temperature: float) -> npt.NDArray[np.float64]:
+    """Logits (n) relative to the largest, divided by the temperature; the smallest of temperatures
+    gives -inf, not NaN.
+    """
+    wide = logits.astype(np.float64)
+    with np.errstate(over="ignore"):
+        scores: npt.NDArray[np.float64] = (wide - wide.max()) / temperature
+    return scores
+
+
 def _smallest_nucleus(cumulative: npt.NDArray[np.float64], mass: float) -> int:
-    """How many of the descending weights, given as running sums, it takes to reach `mass`; at least one."""
+    """How many of the descending weights, given as running sums, it takes to reach `mass`; at least
+    one.
+    """
     return min(int(np.searchsorted(cumulative, mass)) + 1, len(cumulative))
 
 
 def _num_likely(scores: npt.NDArray[np.float64], min_p: float) -> int:
-    """How many of the descending scores have at least `min_p` of the probability of the first."""
+    """How many of the descending scores, the first 0, have at least `min_p` of the probability of
+    the first.
+    """
     if min_p == 0.0:
         return len(scores)
-    return max(int(np.count_nonzero(scores >= scores[0] + math.log(min_p))), 1)
+    return int(np.count_nonzero(scores >= math.log(min_p)))
 
 
 def _penalise(logits: Logits, ids: Sequence[int], penalty: float) -> None:
@@ -179,8 +210,11 @@ def _penalise(logits: Logits, ids: Sequence[int], penalty: float) -> None:
         return
     present = np.unique(np.asarray(ids, np.int64))
     present = present[present < len(logits)]
-    values = logits[present]
-    logits[present] = np.where(values > 0, values / penalty, values * penalty)
+    values = logits[present].astype(np.float64)
+    with np.errstate(over="ignore"):
+        penalised = np.where(values > 0, values / penalty, values * penalty)
+    largest = float(np.finfo(np.float32).max)
+    logits[present] = np.clip(penalised, -largest, largest)
 
 
 def _apply_mask(logits: Logits, mask: Mask | None) -> None:
@@ -188,10 +222,11 @@ def _apply_mask(logits: Logits, mask: Mask | None) -> None:
         return
     if mask.shape != logits.shape or mask.dtype not in (np.bool_, np.float32):
         raise InputError(
-            f"logit mask: expected bool or float32 of shape {logits.shape}, got {mask.dtype} of shape {mask.shape}"
+            f"logit mask: expected bool or float32 of shape {logits.shape}, got {mask.dtype} of "
+            f"shape {mask.shape}"
         )
     if mask.dtype == np.bool_:
-        np.copyto(logits, -np.inf, where=~mask)
+        np.copyto(logits, -np.inf, where=np.logical_not(mask))
     else:
         logits += mask
         if np.isnan(logits).any() or np.isposinf(logits).any():
@@ -200,7 +235,9 @@ def _apply_mask(logits: Logits, mask: Mask | None) -> None:
 
 def _given(value: float | None) -> float:
     if value is None:
-        raise ConfigError("sampling: a field is None where a resolved Sampling is needed; call `resolve` first")
+        raise ConfigError(
+            "sampling: a field is None where a resolved Sampling is needed; call `resolve` first"
+        )
     return value
 
 
@@ -209,9 +246,13 @@ def _check_number(
 ) -> None:
     if value is None:
         return
-    inside = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    inside = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    )
     if not inside or not low <= value <= high or (above and value == low):
-        allowed = f"{low:g} {'<' if above else '<='} {name}" + (f" <= {high:g}" if high < math.inf else "")
+        allowed = f"{low:g} {'<' if above else '<='} {name}" + (
+            f" <= {high:g}" if high < math.inf else ""
+        )
         raise ConfigError(f"{name}: expected a number in {allowed}, got {value!r}")
 
 

@@ -38,9 +38,10 @@ def empty_storage(kind: str, layout: str, rows: int, cols: int) -> npt.NDArray[A
 
 def stored(kind: str, layout: str, dense: F32) -> kernels.Matrix:
     """`dense` (R, C) packed natively."""
-    data = empty_storage(kind, layout, *dense.shape)
+    rows, cols = dense.shape
+    data = empty_storage(kind, layout, rows, cols)
     kernels.pack(kind, layout, dense, data)
-    return kernels.Matrix(kind, layout, *dense.shape, data)
+    return kernels.Matrix(kind, layout, rows, cols, data)
 
 
 def dense_of(matrix: AnyMatrix) -> F64:

@@ -1,4 +1,6 @@
-"""Tiny models in our hands, without torch: weights packed plainly, over the native kernels or the numpy twin."""
+"""Tiny models in our hands, without torch: weights packed plainly, over the native kernels or the
+numpy twin.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from helpers.packing import PlainMatrix, packed_tensors
 from helpers.random_weights import SMALL, config_of, random_state
-
 from matryo.config import TextConfig
 from matryo.kernels import reference
 from matryo.model import Batch, KVCache, TextModel
@@ -31,9 +33,13 @@ def shells_of(config: TextConfig) -> list[Plan]:
 
 
 def weights_of(
-    config: TextConfig, tensors: Mapping[str, F32], ops: str = "native", kind: str = "f32", *,
+    config: TextConfig,
+    tensors: Mapping[str, F32],
+    ops: str = "native",
+    kind: str = "f32",
+    *,
     multimodal: F32 | None = None,
-) -> TextWeights:  # fmt: skip
+) -> TextWeights:
     """Packed weights from a checkpoint's tensors; `ops` is native or reference."""
     packed = packed_tensors(tensors, config, shells_of(config), kind)
     if multimodal is not None:
@@ -42,7 +48,12 @@ def weights_of(
 
 
 def text_model(
-    ops: str = "native", kind: str = "f32", *, seed: int = 0, shape: Mapping[str, Any] = SMALL, **changes: Any
+    ops: str = "native",
+    kind: str = "f32",
+    *,
+    seed: int = 0,
+    shape: Mapping[str, Any] = SMALL,
+    **changes: Any,
 ) -> TextModel:
     """A model of `shape` with `changes` and random weights from `seed`."""
     config = config_of({**shape, **changes})
@@ -69,7 +80,12 @@ def new_cache(model: TextModel, plan: Plan, kv_kind: str = "f32") -> KVCache:
 
 
 def extend(
-    model: TextModel, plan: Plan, cache: KVCache, ids: I32 | Sequence[int], logits: LogitRows = "all", **media: Any
+    model: TextModel,
+    plan: Plan,
+    cache: KVCache,
+    ids: I32 | Sequence[int],
+    logits: LogitRows = "all",
+    **media: Any,
 ) -> F32:
     """One pass over `ids` at the end of the cache; (0, V) if no logits are wanted."""
     cache.reserve(len(ids))
@@ -82,7 +98,9 @@ def extend(
 def chunked(
     model: TextModel, plan: Plan, ids: I32, sizes: Sequence[int] = (), kv_kind: str = "f32"
 ) -> F32:
-    """Logits (T, V) of passes of the given sizes; what remains follows in passes as large as possible."""
+    """Logits (T, V) of passes of the given sizes; what remains follows in passes as large as
+    possible.
+    """
     cache, parts, left = new_cache(model, plan, kv_kind), [], list(sizes)
     while cache.length < len(ids):
         size = left.pop(0) if left else min(CHUNK, len(ids) - cache.length)
@@ -93,7 +111,9 @@ def chunked(
 def same_pages(first: KVCache, second: KVCache) -> bool:
     """Whether two caches hold the same bits."""
     ours, theirs = first.export(), second.export()
-    return ours.keys() == theirs.keys() and all(np.array_equal(page, theirs[name]) for name, page in ours.items())
+    return ours.keys() == theirs.keys() and all(
+        np.array_equal(page, theirs[name]) for name, page in ours.items()
+    )
 
 
 def random_ids(rng: np.random.Generator, count: int, vocab_size: int = 544) -> I32:

@@ -1,4 +1,5 @@
-"""Packs a checkpoint's tensors for `build_weights` in the plainest way, by the table of docs/architecture.md section 3.
+"""Packs a checkpoint's tensors for `build_weights` in the plainest way, by the table of
+docs/architecture.md section 3.
 
 An oracle beside `matryo.checkpoint.pack`, which does the same for files, layer by layer.
 """
@@ -84,7 +85,9 @@ def packed(kind: str, layout: str, dense: F32) -> Array:
 def packed_tensors(
     source: Mapping[str, F32], config: TextConfig, shells: Sequence[Plan], kind: str = "f32"
 ) -> dict[str, Array]:
-    """Every tensor the shells need, from a checkpoint's tensors without the prefix of their names."""
+    """Every tensor the shells need, from a checkpoint's tensors without the prefix of their
+    names.
+    """
     tensors = _shared(source, config, shells, kind)
     for number in shells[-1].layers:
         tensors.update(_layer(source, config, number, shells, kind))
@@ -102,7 +105,9 @@ def _shared(
     for stream in range(3):
         for name in ("projection", "unembed"):
             theirs = "altup_projections" if name == "projection" else "altup_unembed_projections"
-            tensors[f"altup_{name}.{stream}"] = packed(kind, "panel", source[f"{theirs}.{stream}.weight"])
+            tensors[f"altup_{name}.{stream}"] = packed(
+                kind, "panel", source[f"{theirs}.{stream}.weight"]
+            )
     seen: set[int] = set()
     for number, shell in enumerate(shells):
         added = [layer for layer in shell.layers if layer not in seen]
@@ -124,7 +129,9 @@ def _layer(
     prefix = f"layers.{number}."
     reader = number >= config.num_owners
     tensors: dict[str, Array] = {
-        prefix + ours: source[prefix + theirs] for ours, theirs in VECTORS.items() if not (reader and ours == "k_norm")
+        prefix + ours: source[prefix + theirs]
+        for ours, theirs in VECTORS.items()
+        if not (reader and ours == "k_norm")
     }
     for ours, theirs in PANELS.items():
         if not (reader and ours in ("k", "v")):
@@ -133,7 +140,9 @@ def _layer(
     tensors[prefix + "ple_model_projection"] = packed(kind, "panel", projection)
     start = 0
     for index, end in enumerate(rungs(shells, number)):
-        gate, up, down = (source[f"{prefix}mlp.{part}_proj.weight"] for part in ("gate", "up", "down"))
+        gate, up, down = (
+            source[f"{prefix}mlp.{part}_proj.weight"] for part in ("gate", "up", "down")
+        )
         segment = f"{prefix}ffn.{index}."
         tensors[segment + "gate"] = packed(kind, "panel", gate[start:end])
         if config.sparsity[number]:

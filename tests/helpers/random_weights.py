@@ -1,8 +1,9 @@
-"""Random weights of a tiny Gemma 3n under their Hugging Face names, scaled so that every non-linearity matters.
+"""Random weights of a tiny Gemma 3n under their Hugging Face names, scaled so that every
+non-linearity matters.
 
-At default initialisation logits stay below 1 and a soft cap of 30, a cut gate or a tanh changes nothing measurable; here
-norms are around 1, router inputs around 1, logits around 8, attention entropy around 1 nat, and about one gate in twenty
-survives in sparse layers.
+At default initialisation logits stay below 1 and a soft cap of 30, a cut gate or a tanh changes
+nothing measurable; here norms are around 1, router inputs around 1, logits around 8, attention
+entropy around 1 nat, and about one gate in twenty survives in sparse layers.
 """
 
 from __future__ import annotations
@@ -34,17 +35,18 @@ SHAPE: dict[str, Any] = {
     "max_position_embeddings": 256,
     "activation_sparsity_pattern": [0.95] * 3 + [0.0] * 12,
 }
-# A smaller one for tests that run many passes and need no oracle: 7 layers, producers 1 and 2.
+# A smaller one for tests that run many passes and need no oracle: 9 layers, producers 1 and 2.
 SMALL: dict[str, Any] = {
     **SHAPE,
     "hidden_size": 64,
     "intermediate_size": 128,
-    "num_hidden_layers": 7,
-    "num_kv_shared_layers": 4,
+    "num_hidden_layers": 9,
+    "num_kv_shared_layers": 6,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
-    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2 + ["sliding_attention"],
-    "activation_sparsity_pattern": [0.95] * 2 + [0.0] * 5,
+    "hidden_size_per_layer_input": 32,  # one quantisation group a slot, as in every real checkpoint
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 3,
+    "activation_sparsity_pattern": [0.95] * 2 + [0.0] * 7,
 }
 
 # Ends of tensor names -> mean and deviation; the first that fits.
@@ -54,7 +56,11 @@ _SCALES: tuple[tuple[tuple[str, ...], float, float], ...] = (
     (("q_norm.weight", "k_norm.weight"), 0.7, 0.15),
     (("norm.weight",), 1.0, 0.2),
     (("correct_output_scale",), 1.0, 0.3),
-    (("prediction_coefs.weight",), 0.0, 0.06),  # at 0.1 float32 itself is off by 1e-3 for some prompts
+    (
+        ("prediction_coefs.weight",),
+        0.0,
+        0.06,
+    ),  # at 0.1 float32 itself is off by 1e-3 for some prompts
     (("correction_coefs.weight",), 0.0, 0.1),
     (("embed_tokens_per_layer.weight",), 0.0, 0.25),
 )
@@ -107,9 +113,20 @@ def _shapes(config: TextConfig) -> dict[str, tuple[int, ...]]:
 
 def _layer_shapes(config: TextConfig, layer: int) -> dict[str, tuple[int, ...]]:
     d, p, r, head = config.hidden_size, config.ple_dim, config.laurel_rank, config.head_dim
-    queries, keys, width = config.num_heads * head, config.num_kv_heads * head, config.ffn_width[layer]
-    norms = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
-             "post_per_layer_input_norm", "laurel.post_laurel_norm", "altup.router_norm")  # fmt: skip
+    queries, keys, width = (
+        config.num_heads * head,
+        config.num_kv_heads * head,
+        config.ffn_width[layer],
+    )
+    norms = (
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+        "post_per_layer_input_norm",
+        "laurel.post_laurel_norm",
+        "altup.router_norm",
+    )
     return {
         **{f"{name}.weight": (d,) for name in norms},
         "altup.correct_output_scale": (d,),

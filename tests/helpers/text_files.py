@@ -1,4 +1,6 @@
-"""Small tokenizer.json documents of the three kinds that decode differently, and Gemma's chat template."""
+"""Small tokenizer.json documents of the three kinds that decode differently, and Gemma's chat
+template.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ PIECES = ["▁", "▁the", "a", "b", "é", "\n\n", "🌍", "▁▁", "th", "e", 
 
 
 def gemma_like() -> dict[str, Any]:
-    """A tokenizer.json with Gemma's parts: metaspace by replacement, byte fallback, special tokens."""
+    """A tokenizer.json with Gemma's parts: metaspace by replacement, byte fallback, special
+    tokens.
+    """
     vocabulary = {"<pad>": 0, "<eos>": 1, "<bos>": 2, **BYTES}
     vocabulary.update({piece: 300 + index for index, piece in enumerate(PIECES)})
     added = [
@@ -57,8 +61,8 @@ def gemma_like() -> dict[str, Any]:
 
 def byte_level() -> dict[str, Any]:
     """A tokenizer.json with the byte-level alphabet."""
-    from tokenizers import decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: index for index, letter in enumerate(alphabet)}

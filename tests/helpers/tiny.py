@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from helpers.random_weights import SHAPE, random_weight
 from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
+
+from helpers.random_weights import SHAPE, random_weight
+
 
 def tiny_model(seed: int = 0, **changes: Any) -> Gemma3nForCausalLM:
     """A float32 text model of SHAPE with `changes`, random weights from `seed`, in eval mode."""
     rng = np.random.default_rng(seed)
     config = Gemma3nTextConfig(**{**SHAPE, **changes})
     config._attn_implementation = "eager"
-    model = Gemma3nForCausalLM(config).eval().to(torch.float32)
+    model = Gemma3nForCausalLM(config)  # in torch's default dtype, float32
+    model.train(False)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(random_weight(name, tuple(parameter.shape), rng)))
@@ -25,10 +28,15 @@ def tiny_model(seed: int = 0, **changes: Any) -> Gemma3nForCausalLM:
 def sliced_model(
     model: Gemma3nForCausalLM, layers: Sequence[int], ffn_width: Sequence[int]
 ) -> Gemma3nForCausalLM:
-    """The model of a plan as its own checkpoint: kept layers renumbered, FFN prefixes, the PLE slots of kept layers."""
-    whole = model.config
+    """The model of a plan as its own checkpoint: kept layers renumbered, FFN prefixes, the PLE
+    slots of kept layers.
+    """
+    whole: Any = model.config
     skipped_readers = sum(
-        n not in layers for n in range(whole.num_hidden_layers - whole.num_kv_shared_layers, whole.num_hidden_layers)
+        n not in layers
+        for n in range(
+            whole.num_hidden_layers - whole.num_kv_shared_layers, whole.num_hidden_layers
+        )
     )
     changes = {
         "num_hidden_layers": len(layers),
@@ -47,7 +55,10 @@ def _shape_of(config: Gemma3nTextConfig) -> dict[str, Any]:
 
 
 def _sliced_state(
-    state: dict[str, torch.Tensor], layers: Sequence[int], ffn_width: Sequence[int], config: Gemma3nTextConfig
+    state: dict[str, torch.Tensor],
+    layers: Sequence[int],
+    ffn_width: Sequence[int],
+    config: Gemma3nTextConfig,
 ) -> dict[str, torch.Tensor]:
     ple_dim, out = config.hidden_size_per_layer_input, {}
     slots = torch.cat([torch.arange(n * ple_dim, (n + 1) * ple_dim) for n in layers])

@@ -28,7 +28,9 @@ def test_defaults_are_e4b() -> None:
     assert config.kv_source[20:25] == (18, 18, 18, 18, 19)
     assert config.window[:5] == (512, 512, 512, 512, 0)
     assert config.rope_theta[3:5] == (10_000.0, 1_000_000.0)
-    assert config.sparsity_z[9] == pytest.approx(1.6448536, abs=1e-6) and config.sparsity_z[10] == 0.0
+    assert (
+        config.sparsity_z[9] == pytest.approx(1.6448536, abs=1e-6) and config.sparsity_z[10] == 0.0
+    )
     assert config.eos_ids == () and config.context_length == 32_768
 
 
@@ -45,7 +47,11 @@ def test_both_spellings_of_rope_agree() -> None:
 
 
 def test_multimodal_configs_hold_the_text_config() -> None:
-    nested = {"model_type": "gemma3n", "torch_dtype": "bfloat16", "text_config": {"num_hidden_layers": 30}}
+    nested = {
+        "model_type": "gemma3n",
+        "torch_dtype": "bfloat16",
+        "text_config": {"num_hidden_layers": 30},
+    }
     config = TextConfig.from_json({**nested, "vision_config": {"anything": 1}})
     assert config.num_layers == 30
     assert config.embedding_scale == 45.25  # sqrt(2048) in bf16
@@ -141,7 +147,9 @@ def test_hostile_and_unsupported_values_are_refused(values: dict[str, Any]) -> N
 
 
 def test_messages_name_the_key() -> None:
-    with pytest.raises(ConfigError, match=r"intermediate_size\[3\] is 100; allowed: a multiple of 32"):
+    with pytest.raises(
+        ConfigError, match=r"intermediate_size\[3\] is 100; allowed: a multiple of 32"
+    ):
         parse(intermediate_size=[16_384] * 3 + [100] + [16_384] * 31)
     with pytest.raises(ConfigError, match="unknown key 'attention_chunk_size'"):
         parse(attention_chunk_size=64)
@@ -159,7 +167,12 @@ def test_files(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     with pytest.raises(ConfigError, match="cannot read"):
         TextConfig.from_file(path)
-    for text in ("{", "[" * 100_000, '{"model_type": "gemma3n_text", "hidden_size": NaN}', "\ud800"):
+    for text in (
+        "{",
+        "[" * 100_000,
+        '{"model_type": "gemma3n_text", "hidden_size": NaN}',
+        "\ud800",
+    ):
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         with pytest.raises(ConfigError):
             TextConfig.from_file(path)

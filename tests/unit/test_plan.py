@@ -44,7 +44,9 @@ def test_the_released_e2b_has_no_e4b() -> None:
 
 
 def test_half_plans_keep_readers_unless_two_periods_exist_and_whole_groups() -> None:
-    small = config(num_hidden_layers=15, num_kv_shared_layers=5, intermediate_size=96, hidden_size=64)
+    small = config(
+        num_hidden_layers=15, num_kv_shared_layers=5, intermediate_size=96, hidden_size=64
+    )
     assert presets(small)["e2b"] == Plan(tuple(range(15)), (64,) * 15, 10)
 
 
@@ -164,7 +166,11 @@ def test_unknown_names_list_the_known_ones() -> None:
 
 def dims(*pairs: tuple[int, int]) -> str:
     """The spelling of the published table: `[2_048 * 4, 2_048 * 4, ...]`."""
-    return '"[' + ", ".join(f"2_048 * {factor}" for factor, count in pairs for _ in range(count)) + ']"'
+    return (
+        '"['
+        + ", ".join(f"2_048 * {factor}" for factor, count in pairs for _ in range(count))
+        + ']"'
+    )
 
 
 def test_published_table(tmp_path: Path) -> None:
@@ -172,16 +178,24 @@ def test_published_table(tmp_path: Path) -> None:
         tmp_path,
         f"Main model,35,3.98,62.30%,{dims((8, 35))},",
         f'Config for official E2B Model,30,1.91,50.90%,{dims((4, 30))},"[20, 21, 22, 23, 24]"',
-        f"Config for E2.54B (layer-level),35,2.54,55.40%,{dims((4, 4), (8, 1), (4, 15), (8, 5), (4, 10))},",
+        "Config for E2.54B "
+        f"(layer-level),35,2.54,55.40%,{dims((4, 4), (8, 1), (4, 15), (8, 5), (4, 10))},",
         f"Config for E2.49B (block-level),35,2.49,54.50%,{dims((4, 20), (8, 5), (4, 10))},",
     )
     assert Plan.from_csv(path, "Main model", E4B) == PLANS["e4b"]
     assert Plan.from_csv(path, "official e2b", E4B) == PLANS["e2b"]
     mixed = find_plan(f"{path}:E2.54B", PLANS, E4B)
-    assert [n for n, width in enumerate(mixed.ffn_width) if width == 16_384] == [4, 20, 21, 22, 23, 24]
+    assert [n for n, width in enumerate(mixed.ffn_width) if width == 16_384] == [
+        4,
+        20,
+        21,
+        22,
+        23,
+        24,
+    ]
     with pytest.raises(PlanError, match="2 rows"):
         Plan.from_csv(path, "level", E4B)
-    with pytest.raises(PlanError, match="no row of .* choose one of: Main model; "):
+    with pytest.raises(PlanError, match=r"no row of .* choose one of: Main model; "):
         Plan.from_csv(path, "E9", E4B)
     with pytest.raises(PlanError, match="use the checkpoint it was made for"):
         Plan.from_csv(path, "Main model", E2B)

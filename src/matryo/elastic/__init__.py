@@ -1,1 +1,1 @@
-"""Size as something that changes while the model runs: where the bytes are, and what to do about it."""
+"""Size as something that changes while the model runs: where the bytes are, what to do about it."""

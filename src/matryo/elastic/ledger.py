@@ -1,8 +1,10 @@
 """Where every byte of this process lives, as the operating system tells it.
 
-In: the model's files and the arrays whose owners we know (K/V pages, weights that were packed in memory). Out: a `Ledger`.
-On Linux the figures come from /proc/self/smaps (resident bytes of each mapping) and /proc/self/pagemap (which pages of an
-array are present); elsewhere psutil gives the total and arrays count as resident.
+In: the model's files and the arrays whose owners we know (K/V pages, weights that were packed in
+memory). Out: a `Ledger`.
+On Linux the figures come from /proc/self/smaps (resident bytes of each mapping) and
+/proc/self/pagemap (which pages of an array are present); elsewhere psutil gives the total and
+arrays count as resident.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _PAGEMAP = Path("/proc/self/pagemap")
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One place: `kind` is mapped (read from a file, given back under pressure) or private (this process alone).
+    """One place: `kind` is mapped (read from a file, given back under pressure) or private (this
+    process alone).
 
     total_bytes: of the file or the arrays · resident_bytes: of these now in this process's memory
     """
@@ -38,7 +41,7 @@ class LedgerRow:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """All rows; their resident bytes add up to `resident_bytes`, the resident set of the process."""
+    """All rows; their resident bytes add up to `resident_bytes`, those of the process."""
 
     rows: tuple[LedgerRow, ...]
     resident_bytes: int
@@ -62,15 +65,18 @@ class _Mapping:
     size: int
     resident: int
     private: int
-    """Resident anonymous bytes: private memory, also inside a file's mapping that was written to."""
+    """Resident anonymous bytes: private memory, also in written parts of a file's mapping."""
 
 
 def read_ledger(
-    files: Iterable[Path], arrays: Mapping[str, Iterable[npt.NDArray[Any]]], buffers: Mapping[str, int]
+    files: Iterable[Path],
+    arrays: Mapping[str, Iterable[npt.NDArray[Any]]],
+    buffers: Mapping[str, int],
 ) -> Ledger:
     """Read the ledger of this process.
 
-    files: one row each, mapped · arrays: name of a row -> the arrays in it, private memory of this process
+    files: one row each, mapped · arrays: name of a row -> the arrays in it, private memory of this
+    process
     buffers: name of a row -> bytes in use that their owner has counted, all of them touched
     """
     paths = [path.resolve() for path in files]
@@ -113,11 +119,15 @@ def _file_row(path: Path, mappings: list[_Mapping]) -> LedgerRow:
 
 
 def _array_row(name: str, arrays: list[npt.NDArray[Any]]) -> LedgerRow:
-    return LedgerRow(name, "private", sum(array.nbytes for array in arrays), _resident_bytes(arrays))
+    return LedgerRow(
+        name, "private", sum(array.nbytes for array in arrays), _resident_bytes(arrays)
+    )
 
 
 def _resident_bytes(arrays: list[npt.NDArray[Any]]) -> int:
-    """Bytes of the arrays that lie in present pages; a page is counted by the part of it that they cover."""
+    """Bytes of the arrays that lie in present pages; a page is counted by the part of it that they
+    cover.
+    """
     page = mmap.PAGESIZE
     resident = 0
     with _PAGEMAP.open("rb", buffering=0) as pagemap:

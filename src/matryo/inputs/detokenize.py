@@ -1,7 +1,8 @@
 """Text from tokens as they come.
 
-In: token ids one by one. Out: pieces of text that never contain half a character and that joined are exactly the text of all
-ids. Bytes that are no UTF-8 become U+FFFD, one for each broken sequence, as Unicode recommends.
+In: token ids one by one. Out: pieces of text that never contain half a character and that joined
+are exactly the text of all ids. Bytes that are no UTF-8 become U+FFFD, one for each broken
+sequence, as Unicode recommends.
 """
 
 from __future__ import annotations

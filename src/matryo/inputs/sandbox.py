@@ -1,8 +1,9 @@
 """Running a jinja2 template that came with a download.
 
-In: the template's text and plain values. Out: the rendered text, or an error of ours. Jinja2's own sandbox keeps a template
-from reaching Python; this module also keeps it from eating the machine: it may take so many steps, make texts so long, and
-use only the filters and methods that chat templates use.
+In: the template's text and plain values. Out: the rendered text, or an error of ours. Jinja2's own
+sandbox keeps a template from reaching Python; this module also keeps it from eating the machine: it
+may take so many steps, make texts so long, and use only the filters and methods that chat templates
+use.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ from matryo.errors import CheckpointError, InputError
 MAX_STEPS = 2_000_000
 """Executed template lines and calls: 10,000 messages take about a tenth of it."""
 MAX_CHARACTERS = 16 << 20
-"""Of the output and of every value on the way; the longest context of Gemma 3n has under a megabyte of text."""
+"""Of the output and of every value on the way; the longest context of Gemma 3n has under a megabyte
+of text.
+"""
+MAX_INTEGER_BITS = 256
+"""Counters and indices need few; products of long numbers take minutes before they take memory."""
 
 _FILTERS = (
-    "abs capitalize count d default dictsort e escape first float int items join last length list lower map max min "
-    "reject rejectattr replace reverse round safe select selectattr sort string title tojson trim unique upper"
+    "abs capitalize count d default dictsort e escape first float int items join last length list "
+    "lower map max min reject rejectattr replace reverse round safe select selectattr sort string "
+    "title tojson trim unique upper"
 ).split()
 _STRING_METHODS = (
-    "capitalize count endswith find index isalnum isalpha isdigit isspace lower lstrip removeprefix removesuffix replace "
+    "capitalize count endswith find index isalnum isalpha isdigit isspace lower lstrip "
+    "removeprefix removesuffix replace "
     "rfind rsplit rstrip split splitlines startswith strip title upper"
 ).split()
 _MAPPING_METHODS = "get items keys values".split()
@@ -56,7 +63,9 @@ def compile_template(source: str, name: str) -> jinja2.Template:
 
 
 def render_template(template: jinja2.Template, name: str, values: Mapping[str, Any]) -> str:
-    """Run a compiled template. Raises InputError if it refuses the values, fails, or exceeds a limit."""
+    """Run a compiled template. Raises InputError if it refuses the values, fails, or exceeds a
+    limit.
+    """
     try:
         return _run(template, values)
     except TemplateRefusal as error:
@@ -64,8 +73,11 @@ def render_template(template: jinja2.Template, name: str, values: Mapping[str, A
     except TemplateLimit as error:
         raise InputError(f"{name} was stopped: {error}") from None
     except Exception as error:
-        # Whatever a template manages to raise (undefined values, wrong types, recursion) is the template's failure.
-        raise InputError(f"{name} failed on this conversation: {type(error).__name__}: {error}") from error
+        # Whatever a template manages to raise (undefined values, wrong types, recursion) is the
+        # template's failure.
+        raise InputError(
+            f"{name} failed on this conversation: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _run(template: jinja2.Template, values: Mapping[str, Any]) -> str:
@@ -85,7 +97,9 @@ def _run(template: jinja2.Template, values: Mapping[str, Any]) -> str:
 
 
 def _step_counter(template: jinja2.Template, previous: Any) -> Callable[[FrameType, str, Any], Any]:
-    """A trace function that counts the lines a template executes; nothing else can interrupt an endless loop in it."""
+    """A trace function that counts the lines a template executes; nothing else can interrupt an
+    endless loop in it.
+    """
     left = MAX_STEPS
     code_name = template.root_render_func.__code__.co_filename
 
@@ -105,7 +119,9 @@ def _step_counter(template: jinja2.Template, previous: Any) -> Callable[[FrameTy
 
 
 class _BoundedConcat(NodeTransformer):
-    """Turns `a ~ b` into a call that checks the length; jinja2 compiles it to something that cannot be intercepted."""
+    """Turns `a ~ b` into a call that checks the length; jinja2 compiles it to something that cannot
+    be intercepted.
+    """
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
@@ -120,7 +136,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         # Chat templates are written for these three options of transformers.
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         self.filters = {name: self.filters[name] for name in _FILTERS}
         self.filters.update(join=_join, replace=_replace, string=_text, tojson=_to_json)
         self.finalize = _printable
@@ -151,7 +169,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         if operator == "*":
             _check_length(_length(left) * _count(right), _length(right) * _count(left))
         if operator in "+*" and isinstance(left, int) and isinstance(right, int):
-            _check_length((left.bit_length() + right.bit_length()) // 8)
+            _check_bits(left.bit_length() + right.bit_length())
         if operator == "+":
             _check_length(_length(left) + _length(right))
         return super().call_binop(context, operator, left, right)
@@ -181,6 +199,11 @@ def _check_length(*lengths: int) -> None:
         raise TemplateLimit(f"it makes a value longer than {MAX_CHARACTERS}")
 
 
+def _check_bits(bits: int) -> None:
+    if bits > MAX_INTEGER_BITS:
+        raise TemplateLimit(f"it makes a number of more than {MAX_INTEGER_BITS} bits")
+
+
 def _text(value: Any) -> str:
     _check_size(value)
     return str(value)
@@ -192,18 +215,20 @@ def _printable(value: Any) -> Any:
 
 
 def _check_size(value: Any) -> None:
-    """Lists may hold one another many times over: count what writing them out would take before doing it."""
+    """Lists may hold one another many times over: count what writing them out would take before
+    doing it.
+    """
     left, waiting = MAX_CHARACTERS, [value]
     while waiting:
         item = waiting.pop()
         left -= len(item) + 2 if isinstance(item, str) else 8
         if left < 0:
             raise TemplateLimit(f"it writes out a value longer than {MAX_CHARACTERS}")
-        if isinstance(item, Mapping):
+        if isinstance(item, (list, tuple)):
+            waiting.extend(item)
+        elif isinstance(item, Mapping):
             waiting.extend(item.keys())
             waiting.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            waiting.extend(item)
 
 
 def _concat(*values: Any) -> str:
@@ -220,10 +245,9 @@ def _join(values: Any, separator: str = "", attribute: str | int | None = None) 
 
 
 def _replace(text: Any, old: str, new: str, count: int = -1) -> str:
-    text, old, new = _text(text), _text(old), _text(new)
-    times = text.count(old)
-    _check_length(len(text) + times * len(new))
-    return text.replace(old, new, count)
+    whole, old, new = _text(text), _text(old), _text(new)
+    _check_length(len(whole) + whole.count(old) * len(new))
+    return whole.replace(old, new, count)
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

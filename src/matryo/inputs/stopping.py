@@ -1,6 +1,7 @@
 """Stop strings in a stream of text.
 
-In: pieces of text. Out: the same text, cut before the first stop string, holding back only what could still become one.
+In: pieces of text. Out: the same text, cut before the first stop string, holding back only what
+could still become one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ class StopMatcher:
         """Raises InputError for an empty stop string."""
         self._stops = tuple(stops)
         if not all(self._stops):
-            raise InputError("a stop string is empty: it would stop before the first token; leave it out")
+            raise InputError(
+                "a stop string is empty: it would stop before the first token; leave it out"
+            )
         self._held = ""
         self.stopped = False
 
@@ -27,11 +30,14 @@ class StopMatcher:
         return bool(self._stops)
 
     def add(self, text: str) -> str:
-        """Take a piece; return what certainly stands before any stop string. After a stop: nothing."""
+        """Take a piece; return what certainly stands before any stop string. After a stop:
+        nothing.
+        """
         if self.stopped or not self._stops:
             return "" if self.stopped else text
         self._held += text
-        # The stop string that is complete first wins, so that the result does not depend on how the text was split.
+        # The stop string that is complete first wins, so that the result does not depend on how the
+        # text was split.
         found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True

@@ -1,7 +1,10 @@
-"""How a checkpoint reads and writes text: its tokenizer and chat template, opened when they are first needed.
+"""How a checkpoint reads and writes text: its tokenizer and chat template, opened when they are
+first needed.
 
-In: the directory with tokenizer.json, chat_template.jinja (or tokenizer_config.json) and the ids from config.json.
-Out: a `Tokenizer` and a `ChatTemplate`, or a clear error where a checkpoint has none. Ids alone need neither.
+In: the directory with tokenizer.json, chat_template.jinja (or tokenizer_config.json) and the ids
+from config.json.
+Out: a `Tokenizer` and a `ChatTemplate`, or a clear error where a checkpoint has none. Ids alone
+need neither.
 """
 
 from __future__ import annotations
@@ -36,17 +39,22 @@ class TextFormat:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer. Raises InputError if the checkpoint has none, CheckpointError if it is broken."""
+        """The tokenizer. Raises InputError if the checkpoint has none, CheckpointError if it is
+        broken.
+        """
         path = self._directory / "tokenizer.json"
         if not path.exists():
             raise InputError(
-                f"{self._directory} has no tokenizer.json: give token ids instead of text, or add the file"
+                f"{self._directory} has no tokenizer.json: give token ids instead of text, or add "
+                "the file"
             )
         return Tokenizer.from_file(path, bos_id=self._bos_id)
 
     @cached_property
     def chat_template(self) -> ChatTemplate:
-        """The chat template. Raises InputError if the checkpoint has none, CheckpointError if it is broken."""
+        """The chat template. Raises InputError if the checkpoint has none, CheckpointError if it is
+        broken.
+        """
         settings = read_json_object(self._directory / "tokenizer_config.json")
         variables = _variables(settings)
         path = self._directory / "chat_template.jinja"
@@ -54,15 +62,20 @@ class TextFormat:
             return ChatTemplate.from_file(path, variables=variables)
         source = settings.get("chat_template")
         if isinstance(source, str):
-            return ChatTemplate(source, variables=variables, name=f"{self._directory}/tokenizer_config.json")
+            return ChatTemplate(
+                source, variables=variables, name=f"{self._directory}/tokenizer_config.json"
+            )
         raise InputError(
-            f"{self._directory} has no chat template: give a text or token ids instead of messages, "
+            f"{self._directory} has no chat template: give a text or token ids instead of "
+            "messages, "
             "or add chat_template.jinja"
         )
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a small JSON file; empty if there is no such file. Raises CheckpointError for anything else."""
+    """The object in a small JSON file; empty if there is no such file. Raises CheckpointError for
+    anything else.
+    """
     if not path.exists():
         return {}
     try:

@@ -1,9 +1,11 @@
 """The bytes each token stands for, from the decoder that a tokenizer.json describes.
 
-In: the `decoder` object of a tokenizer.json and one token. Out: its bytes, independent of its neighbours.
-Every decoder that Gemma-like checkpoints ship is a map from tokens to bytes whose results are joined and read as UTF-8:
-metaspace replaced by spaces with byte fallback (`<0xE2>`), or the byte-level alphabet. Seen this way a stream of tokens
-is a stream of bytes, and the only thing that text needs to wait for is the end of a UTF-8 character.
+In: the `decoder` object of a tokenizer.json and one token. Out: its bytes, independent of its
+neighbours.
+Every decoder that Gemma-like checkpoints ship is a map from tokens to bytes whose results are
+joined and read as UTF-8: metaspace replaced by spaces with byte fallback (`<0xE2>`), or the
+byte-level alphabet. Seen this way a stream of tokens is a stream of bytes, and the only thing that
+text needs to wait for is the end of a UTF-8 character.
 """
 
 from __future__ import annotations
@@ -36,18 +38,21 @@ def token_bytes(decoder: Mapping[str, Any] | None) -> tuple[TokenBytes, bool]:
         elif kind == "Metaspace":
             replacements.append((str(step.get("replacement", "▁")), " "))
             strips_first = step.get("prepend_scheme", "always") != "never"
-        elif kind == "Strip" and (step.get("content"), step.get("stop")) == (" ", 0):
-            strips_first = step.get("start") == 1
+        elif kind == "Strip" and _strips_spaces_in_front(step):
+            strips_first = step["start"] == 1
         elif kind not in ("ByteFallback", "Fuse"):
             raise CheckpointError(
                 f"tokenizer.json: decoder {kind!r} is not supported; "
-                "supported are ByteLevel, Metaspace, Replace, ByteFallback, Fuse and Strip of one leading space"
+                "supported are ByteLevel, Metaspace, Replace, ByteFallback, Fuse and Strip of one "
+                "leading space"
             )
     return _replaced_bytes(replacements, byte_fallback="ByteFallback" in kinds), strips_first
 
 
 def byte_level_bytes(token: str) -> bytes:
-    """Bytes of a token in the byte-level alphabet; a token outside of it (an added one) is plain text."""
+    """Bytes of a token in the byte-level alphabet; a token outside of it (an added one) is plain
+    text.
+    """
     try:
         return bytes(_BYTE_OF_LETTER[letter] for letter in token)
     except KeyError:
@@ -65,6 +70,11 @@ def _replaced_bytes(replacements: list[tuple[str, str]], *, byte_fallback: bool)
     return to_bytes
 
 
+def _strips_spaces_in_front(step: Mapping[str, Any]) -> bool:
+    """Whether a Strip takes no more than one space off the beginning."""
+    return (step.get("content"), step.get("stop")) == (" ", 0) and step.get("start") in (0, 1)
+
+
 def _steps(decoder: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     if decoder is None:
         return []
@@ -79,13 +89,15 @@ def _replacement(step: Mapping[str, Any]) -> tuple[str, str]:
     old = pattern.get("String") if isinstance(pattern, Mapping) else None
     if not isinstance(old, str) or not old or not isinstance(content, str):
         raise CheckpointError(
-            f"tokenizer.json: decoder Replace: expected a non-empty string pattern and a string, got {step!r}"
+            "tokenizer.json: decoder Replace: expected a non-empty string pattern and a string, "
+            f"got {step!r}"
         )
     return old, content
 
 
 def _byte_of_letter() -> dict[str, int]:
-    # The alphabet of byte-level BPE: printable Latin-1 bytes are themselves, the others follow from U+0100 in order.
+    # The alphabet of byte-level BPE: printable Latin-1 bytes are themselves, the others follow from
+    # U+0100 in order.
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = (byte for byte in range(256) if byte not in printable)
     table = {chr(byte): byte for byte in printable}

@@ -1,7 +1,8 @@
 """Token ids from text and text from token ids, through the checkpoint's own tokenizer.json.
 
-In: a tokenizer.json (untrusted) and text. Out: lists of ids; text. The file is data, never code. Ids become text through
-`token_bytes`, so that a stream of tokens and the whole list give the same text (`inputs/detokenize.py`).
+In: a tokenizer.json (untrusted) and text. Out: lists of ids; text. The file is data, never code.
+Ids become text through `token_bytes`, so that a stream of tokens and the whole list give the same
+text (`inputs/detokenize.py`).
 """
 
 from __future__ import annotations
@@ -48,12 +49,15 @@ class Tokenizer:
     def from_file(cls, path: Path, *, bos_id: int | None = None) -> Tokenizer:
         """Read a tokenizer.json; `bos_id` is the id that begins a text, which config.json knows.
 
-        Raises CheckpointError if the file is too large, is not a tokenizer, or decodes in a way that is not supported.
+        Raises CheckpointError if the file is too large, is not a tokenizer, or decodes in a way
+        that is not supported.
         """
         try:
             size = path.stat().st_size
             if size > MAX_FILE_BYTES:
-                raise CheckpointError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, got {size}")
+                raise CheckpointError(
+                    f"{path}: expected at most {MAX_FILE_BYTES} bytes, got {size}"
+                )
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path}: cannot be read as a tokenizer: {error}") from error
@@ -67,7 +71,9 @@ class Tokenizer:
     def from_text(
         cls, text: str, *, name: str = "tokenizer.json", bos_id: int | None = None
     ) -> Tokenizer:
-        """Build a tokenizer from the text of a tokenizer.json; `name` stands in messages. Raises as `from_file`."""
+        """Build a tokenizer from the text of a tokenizer.json; `name` stands in messages. Raises as
+        `from_file`.
+        """
         import tokenizers
 
         try:
@@ -79,8 +85,9 @@ class Tokenizer:
         try:
             backend = tokenizers.Tokenizer.from_str(text)
         except BaseException as error:
-            # The Rust library reports bad files as plain Exception and, in some versions, as a panic, which is
-            # a BaseException; anything else that is not an Exception (an interrupt) is not about the file.
+            # The Rust library reports bad files as plain Exception and, in some versions, as a
+            # panic, which is a BaseException; anything else that is not an Exception (an interrupt)
+            # is not about the file.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise CheckpointError(f"{name}: not a tokenizer that can be used: {error}") from error
@@ -96,9 +103,11 @@ class Tokenizer:
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
     def encode(self, text: str, *, bos: bool = False) -> list[int]:
-        """Ids of `text`; special tokens written in it (`<bos>`) become their ids, none is added without `bos`.
+        """Ids of `text`; special tokens written in it (`<bos>`) become their ids, none is added
+        without `bos`.
 
-        Raises InputError if the text is not valid Unicode, or if `bos` is wanted and the checkpoint has no such id.
+        Raises InputError if the text is not valid Unicode, or if `bos` is wanted and the checkpoint
+        has no such id.
         """
         if bos and self.bos_id is None:
             raise InputError("this checkpoint has no token that begins a text: encode without bos")
@@ -109,13 +118,16 @@ class Tokenizer:
         return [self.bos_id, *ids] if bos and self.bos_id is not None else ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of `ids`; special tokens give none. Raises InputError for an id that is not a token's."""
+        """Text of `ids`; special tokens give none. Raises InputError for an id that is not a
+        token's.
+        """
         detokenizer = Detokenizer(self)
         pieces = [detokenizer.add(token) for token in ids]
         return "".join(pieces) + detokenizer.finish()
 
     def bytes_of(self, token: int) -> bytes:
-        """UTF-8 bytes, maybe part of a character, that a token adds to a text; none for special tokens and unused ids.
+        """UTF-8 bytes, maybe part of a character, that a token adds to a text; none for special
+        tokens and unused ids.
 
         Raises InputError if `token` is negative.
         """
@@ -133,7 +145,8 @@ class Tokenizer:
         if token < 0:
             raise InputError(f"token ids are not negative, got {token}")
         spelling = self._backend.id_to_token(token)
-        # Models have more ids than tokenizers have tokens: padding rows and the multimodal range have no text.
+        # Models have more ids than tokenizers have tokens: padding rows and the multimodal range
+        # have no text.
         if spelling is None or token in self._special:
             return b""
         return self._to_bytes(spelling)

@@ -76,9 +76,8 @@ def start() -> None:
 def layer_handle(layer: Layer) -> _native.Layer:
     """The native form of a layer: references to its matrices, its vectors, no copies of weights."""
     weights: dict[str, Any] = {name: getattr(layer, name) for name in _native_fields()}
-    return _native.Layer(
-        **weights, segments=[_native.Segment(s.gate, s.up, s.down) for s in layer.segments]
-    )
+    segments: list[tuple[Any, Any, Any]] = [(s.gate, s.up, s.down) for s in layer.segments]
+    return _native.Layer(**weights, segments=[_native.Segment(*parts) for parts in segments])
 
 
 @cache

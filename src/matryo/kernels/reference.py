@@ -182,7 +182,9 @@ def sparse_ffn(layer: Layer, x: F32, width: int) -> F64:
     up = np.concatenate([x_product(segment.up, x)[:, :units] for segment, units in parts], axis=1)
     down = np.concatenate([dense(segment.down)[:units] for segment, units in parts])
     cut = gate.mean(axis=1, keepdims=True) + layer.sparsity_z * gate.std(axis=1, keepdims=True)
-    return (_gelu(np.maximum(gate - cut, 0.0)) * up).astype(np.float32).astype(np.float64) @ down
+    active = (_gelu(np.maximum(gate - cut, 0.0)) * up).astype(np.float32).astype(np.float64)
+    total: F64 = active @ down
+    return total
 
 
 def x_product(w: Matrix, x: F32) -> F64:
@@ -220,7 +222,8 @@ def _as_seen_by(w: Matrix, x: F32) -> F64:
     absmax[absmax < _SMALLEST_ABSMAX] = np.inf  # quantises to zeros
     q = np.rint(groups * (np.float32(127.0) / absmax))
     scale = np.where(np.isinf(absmax), np.float32(0.0), absmax / np.float32(127.0))
-    return (q.astype(np.float64) * scale).reshape(tokens, -1)[:, :cols]
+    seen: F64 = (q.astype(np.float64) * scale).reshape(tokens, -1)[:, :cols]
+    return seen
 
 
 def _rms(x: Real, weight: F32 | None, eps: float) -> F64:

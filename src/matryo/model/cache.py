@@ -1,8 +1,9 @@
 """Keys and values of one sequence, in pages.
 
-Every owner layer of the plan has its own pages of PAGE tokens (layout: docs/architecture.md section 4). Full layers
-grow; sliding layers are rings: position t lies in page (t // PAGE) mod ring length. The engine reserves room before a
-forward pass and commits after it: no layer ever moves the position. Forks share pages until one of them writes.
+Every owner layer of the plan has its own pages of PAGE tokens (layout: docs/architecture.md section
+4). Full layers grow; sliding layers are rings: position t lies in page (t // PAGE) mod ring length.
+The engine reserves room before a forward pass and commits after it: no layer ever moves the
+position. Forks share pages until one of them writes.
 """
 
 from __future__ import annotations
@@ -46,12 +47,20 @@ class _LayerPages:
 class KVCache:
     """K/V of `length` tokens of one sequence for the owner layers `owners` of a plan.
 
-    kind: how elements are stored, f32, bf16 or int8. chunk: the most tokens reserved at once, which sizes the rings.
-    make_table: the page table class of the kernels in use. Not safe for use from two threads at once.
+    kind: how elements are stored, f32, bf16 or int8. chunk: the most tokens reserved at once, which
+    sizes the rings.
+    make_table: the page table class of the kernels in use. Not safe for use from two threads at
+    once.
     """
 
     def __init__(
-        self, config: TextConfig, owners: tuple[int, ...], *, kind: str, chunk: int, make_table: MakeTable
+        self,
+        config: TextConfig,
+        owners: tuple[int, ...],
+        *,
+        kind: str,
+        chunk: int,
+        make_table: MakeTable,
     ) -> None:
         if kind not in KV_KINDS:
             raise InputError(f"K/V kind is {kind!r}; allowed: {', '.join(KV_KINDS)}")
@@ -62,7 +71,9 @@ class KVCache:
         self._make_table = make_table
         self._page_bytes = page_bytes(kind, config.num_kv_heads, config.head_dim)
         self._ready = 0  # positions [length, _ready) have pages of our own
-        self._written = 0  # one past the highest position that may have been written since the cache was empty
+        self._written = (
+            0  # one past the highest position that may have been written since the cache was empty
+        )
         self._oldest = 0  # sliding layers have lost everything below
         self._layers = [self._empty_layer(layer) for layer in owners]
         self.tables: tuple[Any, ...] = tuple(pages.table for pages in self._layers)
@@ -92,32 +103,47 @@ class KVCache:
             return
         if end > self.capacity:
             raise CapacityError(
-                f"{end} tokens exceed the context of {self.capacity}; shorten the prompt or start a new session"
+                f"{end} tokens exceed the context of {self.capacity}; shorten the prompt or start "
+                "a new session"
             )
         if num_tokens > self.chunk:
-            raise InputError(f"{num_tokens} tokens at once exceed the cache's chunk of {self.chunk}")
+            raise InputError(
+                f"{num_tokens} tokens at once exceed the cache's chunk of {self.chunk}"
+            )
         for pages in self._layers:
             self._make_writable(pages, end)
         self._ready = -(-end // PAGE) * PAGE
         self._note_written(self._ready)
 
     def commit(self, num_tokens: int) -> None:
-        """Counts `num_tokens` as written, once a forward pass has stored their K/V. Raises InputError if not reserved."""
+        """Counts `num_tokens` as written, once a forward pass has stored their K/V. Raises
+        InputError if not reserved.
+        """
         if not 0 <= num_tokens <= self._ready - self.length:
-            raise InputError(f"cannot commit {num_tokens} tokens: room for {self._ready - self.length} is reserved")
+            raise InputError(
+                f"cannot commit {num_tokens} tokens: room for {self._ready - self.length} is "
+                "reserved"
+            )
         self.length += num_tokens
         self._note_written(self.length)
 
     def can_trim(self, num_tokens: int) -> bool:
-        """True if the last `num_tokens` can be dropped: sliding layers must still hold the window before them."""
+        """True if the last `num_tokens` can be dropped: sliding layers must still hold the window
+        before them.
+        """
         length = self.length - num_tokens
-        return 0 <= num_tokens and (length == 0 or (length > 0 and self._first_needed(length) >= self._oldest))
+        return 0 <= num_tokens and (
+            length == 0 or (length > 0 and self._first_needed(length) >= self._oldest)
+        )
 
     def trim(self, num_tokens: int) -> None:
-        """Drops the last `num_tokens`. Raises InputError if `can_trim` says no: then prefill again."""
+        """Drops the last `num_tokens`. Raises InputError if `can_trim` says no: then prefill
+        again.
+        """
         if not self.can_trim(num_tokens):
             raise InputError(
-                f"cannot drop {num_tokens} of {self.length} tokens: sliding layers have overwritten what is before "
+                f"cannot drop {num_tokens} of {self.length} tokens: sliding layers have "
+                "overwritten what is before "
                 "them. Start again from the token ids"
             )
         self.length -= num_tokens
@@ -125,7 +151,7 @@ class KVCache:
         if self.length == 0:
             self._written = self._oldest = 0
         for pages in self._layers:
-            if not pages.window:
+            if not pages.window or self.length == 0:
                 keep = -(-self.length // PAGE)
                 del pages.pages[keep:], pages.owned[keep:]
                 pages.table.set(pages.pages)
@@ -144,7 +170,8 @@ class KVCache:
         return copy
 
     def export(self) -> dict[str, U8]:
-        """The pages that later tokens can see: `kv.{layer}` -> (pages, page bytes) uint8, oldest first.
+        """The pages that later tokens can see: `kv.{layer}` -> (pages, page bytes) uint8, oldest
+        first.
 
         Slots beyond `length` are zeroed: they may hold tokens that were dropped.
         """
@@ -153,13 +180,19 @@ class KVCache:
     def import_(self, length: int, arrays: Mapping[str, U8]) -> None:
         """Restores what `export` gave for `length` tokens into this (empty) cache.
 
-        Raises InputError naming the array that is missing, unknown or misshapen; the cache is unchanged then.
+        Raises InputError naming the array that is missing, unknown or misshapen; the cache is
+        unchanged then.
         """
         if self.length or not 0 <= length <= self.capacity:
-            raise InputError(f"cannot restore {length} tokens into a cache of {self.length} of {self.capacity}")
+            raise InputError(
+                f"cannot restore {length} tokens into a cache of {self.length} of {self.capacity}"
+            )
         names = {f"kv.{pages.layer}" for pages in self._layers}
         if set(arrays) != names:
-            raise InputError(f"saved K/V are of other layers: {sorted(set(arrays) ^ names)[:3]} do not fit the plan")
+            raise InputError(
+                f"saved K/V are of other layers: {sorted(set(arrays) ^ names)[:3]} do not fit the "
+                "plan"
+            )
         for pages in self._layers:
             self._check_saved(pages, length, arrays[f"kv.{pages.layer}"])
         for pages in self._layers:
@@ -174,7 +207,9 @@ class KVCache:
         return _LayerPages(layer, -(-tokens // PAGE) + (1 if window else 0), window, table)
 
     def _make_writable(self, pages: _LayerPages, end: int) -> None:
-        """Own pages for the positions [length, end): grown, or copied if a fork may read them too."""
+        """Own pages for the positions [length, end): grown, or copied if a fork may read them
+        too.
+        """
         last = (end - 1) // PAGE
         changed = False
         while len(pages.pages) <= last and len(pages.pages) < pages.max_pages:
@@ -227,7 +262,8 @@ class KVCache:
         shape = (len(self._saved_range(pages, length)), self._page_bytes)
         if array.dtype != np.uint8 or array.shape != shape:
             raise InputError(
-                f"saved array kv.{pages.layer}: expected uint8 {shape}, got {array.dtype} {array.shape}"
+                f"saved array kv.{pages.layer}: expected uint8 {shape}, got {array.dtype} "
+                f"{array.shape}"
             )
 
     def _restore(self, pages: _LayerPages, length: int, array: U8) -> None:

@@ -1,11 +1,12 @@
 """A plan resolved against weights: what the loop over the layers needs, looked up once.
 
-In: config, weights, plan, kernels. Out: `Route`, tuples of handles and indices. Made once a plan and kept by the model,
-so that switching plans between tokens costs a dictionary look-up.
+In: config, weights, plan, native layers. Out: `Route`, tuples of handles and indices. Made once a
+plan and kept by the model, so that switching plans between tokens costs a dictionary look-up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy.typing as npt
 from matryo.config import TextConfig
 from matryo.errors import KernelError
 from matryo.kernels.layer import Layer, Matrix
-from matryo.model.ops import Ops
 from matryo.plan import Plan
 from matryo.weights import TextWeights
 
@@ -24,7 +24,9 @@ Index = slice | npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One layer of a route. `table` and `angle` index the tables of the cache and the angles of the state."""
+    """One layer of a route. `table` and `angle` index the tables of the cache and the angles of the
+    state.
+    """
 
     handle: Any
     width: int
@@ -62,14 +64,16 @@ class Route:
     upper: Stretch
 
 
-def resolve(config: TextConfig, weights: TextWeights, plan: Plan, ops: Ops) -> Route:
-    """Raises PlanError if the checkpoint, or the shells at hand, cannot run the plan."""
+def resolve(config: TextConfig, weights: TextWeights, plan: Plan, handles: Sequence[Any]) -> Route:
+    """handles[l] is what the kernels take for layer l. Raises PlanError if the weights at hand
+    cannot run the plan.
+    """
     weights.check(plan.check(config))
     widths = dict(zip(plan.layers, plan.ffn_width, strict=True))
     split = plan.layers.index(config.last_owner)
 
     def stretch(layers: tuple[int, ...]) -> Stretch:
-        steps = tuple(_step(config, weights, plan, layer, widths[layer], ops) for layer in layers)
+        steps = tuple(_step(config, plan, layer, widths[layer], handles[layer]) for layer in layers)
         projections = tuple(_layer(weights, layer).ple_model_projection for layer in layers)
         return Stretch(steps, projections, _ple_sources(weights, layers))
 
@@ -82,9 +86,9 @@ def rope_bases(config: TextConfig) -> tuple[float, ...]:
     return tuple(sorted(set(config.rope_theta)))
 
 
-def _step(config: TextConfig, weights: TextWeights, plan: Plan, layer: int, width: int, ops: Ops) -> Step:
+def _step(config: TextConfig, plan: Plan, layer: int, width: int, handle: Any) -> Step:
     return Step(
-        ops.layer_handle(_layer(weights, layer)),
+        handle,
         width,
         plan.owners.index(config.kv_source[layer]),
         rope_bases(config).index(config.rope_theta[layer]),
@@ -102,10 +106,16 @@ def _layer(weights: TextWeights, number: int) -> Layer:
 def _ple_sources(weights: TextWeights, layers: tuple[int, ...]) -> tuple[PleSource, ...]:
     sources = []
     for table in weights.ple:
-        pairs = [(table.layers.index(layer), place) for place, layer in enumerate(layers) if layer in table.layers]
+        pairs = [
+            (table.layers.index(layer), place)
+            for place, layer in enumerate(layers)
+            if layer in table.layers
+        ]
         if pairs:
             slots, places = zip(*pairs, strict=True)
-            sources.append(PleSource(table.matrix, len(table.layers), _index(slots), _index(places)))
+            sources.append(
+                PleSource(table.matrix, len(table.layers), _index(slots), _index(places))
+            )
     return tuple(sources)
 
 

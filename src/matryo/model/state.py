@@ -1,7 +1,7 @@
 """Activation buffers of a forward pass, made once and used again.
 
-Decoding touches only the cached views of a few rows; prefill uses one large set. A state serves one forward pass at a
-time; sequences are not kept here but in their caches.
+Decoding touches only the cached views of a few rows; prefill uses one large set. A state serves one
+forward pass at a time; sequences are not kept here but in their caches.
 
 T tokens · d model · A altup streams · L layers · P per-layer dim · Dh head dim
 """
@@ -16,12 +16,16 @@ import numpy.typing as npt
 from matryo.config import NUM_STREAMS, TextConfig
 
 F32 = npt.NDArray[np.float32]
-_SMALL = 16  # rows: at most this many keep their buffers for good (decoding, batched decoding, the last rows of a prompt)
+# rows: at most this many keep their buffers for good (decoding, batched decoding, the last rows of
+# a prompt)
+_SMALL = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Views:
-    """Buffers of exactly T rows, contiguous. Streams others and active are views into the buffers before them."""
+    """Buffers of exactly T rows, contiguous. Streams others and active are views into the buffers
+    before them.
+    """
 
     streams: F32  # (A, T, d)
     embedding: F32  # (T, d) = streams[0]
@@ -41,7 +45,9 @@ class Views:
 
 
 class State:
-    """Buffers for up to `max_tokens` rows of the model's shape; larger passes are refused by the model."""
+    """Buffers for up to `max_tokens` rows of the model's shape; larger passes are refused by the
+    model.
+    """
 
     def __init__(self, config: TextConfig, max_tokens: int) -> None:
         self.max_tokens = max_tokens
@@ -63,7 +69,9 @@ class State:
         return self._large[1]
 
     def spare_views(self, num_tokens: int) -> Views:
-        """Like `views`, but never the large set in use: for the rows of a prompt whose logits are wanted."""
+        """Like `views`, but never the large set in use: for the rows of a prompt whose logits are
+        wanted.
+        """
         return self.views(num_tokens) if num_tokens <= _SMALL else self._made(num_tokens)
 
     def logits(self, num_rows: int, vocab_size: int) -> F32:
@@ -99,5 +107,8 @@ class State:
             ple=ple,
             each_ple=tuple(ple),
             ple_raw=np.empty_like(ple),
-            angles=tuple((np.empty(half, np.float32), np.empty(half, np.float32)) for _ in range(self._num_bases)),
+            angles=tuple(
+                (np.empty(half, np.float32), np.empty(half, np.float32))
+                for _ in range(self._num_bases)
+            ),
         )

@@ -1,11 +1,15 @@
-"""The text decoder: token ids (and merged embeddings) -> logits, over any plan of one set of weights.
+"""The text decoder: token ids (and merged embeddings) -> logits, over any plan of one set of
+weights.
 
-The forward pass reads top to bottom like the paper: embed, per-layer inputs, AltUp expansion, layers, merge, head.
-Rows whose logits nobody wants leave at the last owner layer: only their K/V are needed from there on. Position is an
-argument, the cache is advanced by the caller, and whether a layer shares K/V is a property of the config.
+The forward pass reads top to bottom like the paper: embed, per-layer inputs, AltUp expansion,
+layers, merge, head.
+Rows whose logits nobody wants leave at the last owner layer: only their K/V are needed from there
+on. Position is an argument, the cache is advanced by the caller, and whether a layer shares K/V is
+a property of the config.
 
 T tokens · d model · A altup streams · P per-layer dim · V vocab · W rows whose logits are wanted
-Source: transformers `modeling_gemma3n.py`, Gemma3nTextModel; K/V sharing and AltUp as described in docs/architecture.md.
+Source: transformers `modeling_gemma3n.py`, Gemma3nTextModel; K/V sharing and AltUp as described in
+docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -32,43 +36,62 @@ LogitRows = Literal["none", "last", "all"] | Sequence[int] | I32
 
 
 class TextModel:
-    """Config, weights and kernels. Holds no sequence: pass a `State` for scratch and caches in the batch.
+    """Config, weights and kernels. Holds no sequence: pass a `State` for scratch and caches in the
+    batch.
 
-    Not safe for two forward passes at once with one state; different states may run after each other freely.
+    Not safe for two forward passes at once with one state; different states may run after each
+    other freely.
     """
 
     def __init__(self, config: TextConfig, weights: TextWeights, ops: Ops | None = None) -> None:
         self.config = config
         self.weights = weights
         self._ops = native_ops() if ops is None else ops
+        # All plans share the handles, so that a plan never seen before costs little too.
+        self._handles = tuple(
+            None if layer is None else self._ops.layer_handle(layer) for layer in weights.layers
+        )
         self._routes: dict[Plan, Route] = {}
-        self._frequencies = tuple(_inverse_frequencies(base, config.head_dim) for base in rope_bases(config))
+        self._frequencies = tuple(
+            _inverse_frequencies(base, config.head_dim) for base in rope_bases(config)
+        )
 
     def new_state(self, max_tokens: int) -> State:
         """Scratch for passes of up to `max_tokens` rows."""
         return State(self.config, max_tokens)
 
     def new_cache(self, plan: Plan, *, kind: str = "bf16", chunk: int = 512) -> KVCache:
-        """An empty K/V cache for the owner layers of `plan`; `chunk` is the most tokens of one pass."""
+        """An empty K/V cache for the owner layers of `plan`; `chunk` is the most tokens of one
+        pass.
+        """
         make_table = self._ops.PageTable
         return KVCache(self.config, plan.owners, kind=kind, chunk=chunk, make_table=make_table)
 
     def prepare(self, plan: Plan) -> None:
-        """Resolves a plan ahead of its first use. Raises PlanError if it cannot run with the weights at hand."""
+        """Resolves a plan ahead of its first use. Raises PlanError if it cannot run with the
+        weights at hand.
+        """
         self._route(plan)
 
-    def forward(self, state: State, plan: Plan, batch: Batch, logits: LogitRows = "last") -> F32 | None:
-        """Runs the rows of the batch, stores their K/V, and returns the logits (W, V) that are wanted.
+    def forward(
+        self, state: State, plan: Plan, batch: Batch, logits: LogitRows = "last"
+    ) -> F32 | None:
+        """Runs the rows of the batch, stores their K/V, and returns the logits (W, V) that are
+        wanted.
 
-        logits: "none"; "last" of every sequence; "all" rows; or row numbers. The result may be overwritten by the next
-        pass with the same state. The caches must have room (`reserve`) and are not advanced (`commit`).
-        Raises InputError (ids, positions, embeddings), PlanError, CheckpointError if the weights give NaN.
+        logits: "none"; "last" of every sequence; "all" rows; or row numbers. The result may be
+        overwritten by the next pass with the same state. The caches must have room (`reserve`) and
+        are not advanced (`commit`).
+        Raises InputError (ids, positions, embeddings), PlanError, CheckpointError if the weights
+        give NaN.
         """
         route = self._route(plan)
         batch.check(route.owners, self.config.vocab_size, self.config.hidden_size)
         num_tokens = len(batch.ids)
         if num_tokens > state.max_tokens:
-            raise InputError(f"{num_tokens} rows in one pass; this state was made for {state.max_tokens}")
+            raise InputError(
+                f"{num_tokens} rows in one pass; this state was made for {state.max_tokens}"
+            )
         wanted = _wanted_rows(batch, logits)
         tables = self._tables(batch)
         views = state.views(num_tokens)
@@ -77,12 +100,16 @@ class TextModel:
         if wanted is None:
             self._per_layer_inputs(route.whole, batch.ids, views)
             self._expand(views)
-            self._run(route.whole.steps, views.each_ple, batch.sequences, batch.positions, tables, views)
+            self._run(
+                route.whole.steps, views.each_ple, batch.sequences, batch.positions, tables, views
+            )
             return self._logits(state, views)
         embedding = views.embedding[wanted]
         self._per_layer_inputs(route.lower, batch.ids, views)
         self._expand(views)
-        self._run(route.lower.steps, views.each_ple, batch.sequences, batch.positions, tables, views)
+        self._run(
+            route.lower.steps, views.each_ple, batch.sequences, batch.positions, tables, views
+        )
         self._write_last_owner(route.upper, batch, tables, views)
         if len(wanted) == 0:
             return None
@@ -97,7 +124,7 @@ class TextModel:
     def _route(self, plan: Plan) -> Route:
         route = self._routes.get(plan)
         if route is None:
-            route = self._routes[plan] = resolve(self.config, self.weights, plan, self._ops)
+            route = self._routes[plan] = resolve(self.config, self.weights, plan, self._handles)
         return route
 
     def _tables(self, batch: Batch) -> Sequence[Any]:
@@ -105,10 +132,15 @@ class TextModel:
         if len(batch.caches) == 1:
             return batch.caches[0].tables
         stack = self._ops.PageTable.stack
-        return [stack(list(tables)) for tables in zip(*(cache.tables for cache in batch.caches), strict=True)]
+        return [
+            stack(list(tables))
+            for tables in zip(*(cache.tables for cache in batch.caches), strict=True)
+        ]
 
     def _embed(self, batch: Batch, views: Views) -> None:
-        """Stream 0: scaled token embeddings, the unscaled table of special media tokens, then given embeddings."""
+        """Stream 0: scaled token embeddings, the unscaled table of special media tokens, then given
+        embeddings.
+        """
         config, table = self.config, self.weights.multimodal
         self._ops.gather(self.weights.embed, batch.ids, config.embedding_scale, views.embedding)
         if table is not None and int(batch.ids.max()) >= config.ple_vocab_size:
@@ -118,7 +150,9 @@ class TextModel:
             views.embedding[slice(None) if batch.rows is None else batch.rows] = batch.embeddings
 
     def _set_angles(self, positions: I32, views: Views) -> None:
-        """cos and sin of position · frequency; the product is rounded to float32 as the reference rounds it."""
+        """cos and sin of position · frequency; the product is rounded to float32 as the reference
+        rounds it.
+        """
         column = positions.astype(np.float32)[:, None]
         for frequencies, (cos, sin) in zip(self._frequencies, views.angles, strict=True):
             angle = (column * frequencies).astype(np.float64)
@@ -126,11 +160,15 @@ class TextModel:
             sin[...] = np.sin(angle)
 
     def _per_layer_inputs(self, stretch: Stretch, ids: I32, views: Views) -> None:
-        """views.ple[:n]: the projected embedding, normed per slot, plus the rows of the PLE tables. Order: layer, row."""
+        """views.ple[:n]: the projected embedding, normed per slot, plus the rows of the PLE tables.
+        Order: layer, row.
+        """
         config, ops, num_layers = self.config, self._ops, len(stretch.steps)
         if not num_layers:
             return
-        ids = np.where(ids < config.ple_vocab_size, ids, np.int32(0))  # media positions all read row 0
+        ids = np.where(
+            ids < config.ple_vocab_size, ids, np.int32(0)
+        )  # media positions all read row 0
         for source in stretch.ple_sources:
             ops.advise_rows(source.matrix, ids)
         ops.matmul_group(stretch.ple_projections, views.embedding, views.each_ple[:num_layers])
@@ -141,10 +179,14 @@ class TextModel:
         for source in stretch.ple_sources:
             rows = np.empty((len(ids), source.num_slots * config.ple_dim), np.float32)
             ops.gather(source.matrix, ids, config.ple_scale, rows)
-            raw[source.places] = rows.reshape(len(ids), source.num_slots, -1).transpose(1, 0, 2)[source.slots]
+            raw[source.places] = rows.reshape(len(ids), source.num_slots, -1).transpose(1, 0, 2)[
+                source.slots
+            ]
         flat = (-1, config.ple_dim)
         norm = self.weights.ple_projection_norm
-        ops.ple_combine(projection.reshape(flat), raw.reshape(flat), norm, config.eps, projection.reshape(flat))
+        ops.ple_combine(
+            projection.reshape(flat), raw.reshape(flat), norm, config.eps, projection.reshape(flat)
+        )
 
     def _expand(self, views: Views) -> None:
         """Streams 1.. from stream 0."""
@@ -152,29 +194,53 @@ class TextModel:
         self._ops.altup_expand(views.embedding, views.others)
 
     def _run(
-        self, steps: Sequence[Step], ples: Sequence[F32], sequences: I32, positions: I32, tables: Sequence[Any],
+        self,
+        steps: Sequence[Step],
+        ples: Sequence[F32],
+        sequences: I32,
+        positions: I32,
+        tables: Sequence[Any],
         views: Views,
-    ) -> None:  # fmt: skip
-        """The layers `steps` over all rows of `views`; ples[i] (T, P) are the per-layer inputs of steps[i]."""
+    ) -> None:
+        """The layers `steps` over all rows of `views`; ples[i] (T, P) are the per-layer inputs of
+        steps[i].
+        """
         ops, streams, predictions = self._ops, views.streams, views.predictions
-        predict, attend, feed, correct = ops.altup_predict, ops.attention, ops.feed_forward, ops.altup_correct
+        predict, attend, feed, correct = (
+            ops.altup_predict,
+            ops.attention,
+            ops.feed_forward,
+            ops.altup_correct,
+        )
         for step, ple in zip(steps, ples, strict=False):
             cos, sin = views.angles[step.angle]
             predict(step.handle, streams, predictions, views.normed)
             attend(
-                step.handle, views.normed, views.active, tables[step.table], sequences, positions, cos, sin,
-                step.owns_kv, views.hidden,
-            )  # fmt: skip
+                step.handle,
+                views.normed,
+                views.active,
+                tables[step.table],
+                sequences,
+                positions,
+                cos,
+                sin,
+                step.owns_kv,
+                views.hidden,
+            )
             feed(step.handle, views.hidden, step.width, views.active_out)
             correct(step.handle, predictions, views.active_out, ple, streams)
 
-    def _write_last_owner(self, upper: Stretch, batch: Batch, tables: Sequence[Any], views: Views) -> None:
+    def _write_last_owner(
+        self, upper: Stretch, batch: Batch, tables: Sequence[Any], views: Views
+    ) -> None:
         """Of the last owner, what every row needs: predictions, their norm, and the K/V."""
         step = upper.steps[0]
         cos, sin = views.angles[step.angle]
         self._ops.altup_predict(step.handle, views.streams, views.predictions, views.normed)
         table = tables[step.table]
-        self._ops.write_kv(step.handle, views.normed, table, batch.sequences, batch.positions, cos, sin)
+        self._ops.write_kv(
+            step.handle, views.normed, table, batch.sequences, batch.positions, cos, sin
+        )
 
     def _leave_rows(self, views: Views, rest: Views, wanted: I32) -> None:
         """Carries the wanted rows over to the smaller buffers."""
@@ -188,25 +254,42 @@ class TextModel:
         step, ops = upper.steps[0], self._ops
         cos, sin = views.angles[step.angle]
         ops.attention(
-            step.handle, views.normed, views.active, tables[step.table], sequences, positions, cos, sin,
-            False, views.hidden,
-        )  # fmt: skip
+            step.handle,
+            views.normed,
+            views.active,
+            tables[step.table],
+            sequences,
+            positions,
+            cos,
+            sin,
+            False,
+            views.hidden,
+        )
         ops.feed_forward(step.handle, views.hidden, step.width, views.active_out)
-        ops.altup_correct(step.handle, views.predictions, views.active_out, views.each_ple[0], views.streams)
+        ops.altup_correct(
+            step.handle, views.predictions, views.active_out, views.each_ple[0], views.streams
+        )
         self._run(upper.steps[1:], views.each_ple[1:], sequences, positions, tables, views)
 
     def _logits(self, state: State, views: Views) -> F32:
-        """Merges the streams and applies the head. Raises CheckpointError if the result is not finite."""
+        """Merges the streams and applies the head. Raises CheckpointError if the result is not
+        finite.
+        """
         ops, weights, config = self._ops, self.weights, self.config
-        for matrix, stream, out in zip(weights.altup_unembed, views.each_other, views.each_unembedded, strict=True):
+        for matrix, stream, out in zip(
+            weights.altup_unembed, views.each_other, views.each_unembedded, strict=True
+        ):
             ops.matmul(matrix, stream, out)
-        ops.altup_merge(views.streams, views.unembedded, weights.final_norm, config.eps, views.normed)
+        ops.altup_merge(
+            views.streams, views.unembedded, weights.final_norm, config.eps, views.normed
+        )
         out = state.logits(len(views.normed), config.vocab_size)
         ops.logits(weights.embed, views.normed, config.softcap, out)
         # One pass over the logits: a sum of finite values this small is finite.
         if not np.isfinite(np.add.reduce(out, axis=None)):
             raise CheckpointError(
-                "the weights give logits that are not numbers; verify the checkpoint (a damaged file, or infinite "
+                "the weights give logits that are not numbers; verify the checkpoint (a damaged "
+                "file, or infinite "
                 "weights) and any embeddings given beside the ids"
             )
         return out
@@ -221,7 +304,9 @@ def native_ops() -> Ops:
 
 
 def _wanted_rows(batch: Batch, logits: LogitRows) -> I32 | None:
-    """Rows whose logits are wanted; None for all, in order. Raises InputError for rows that do not exist."""
+    """Rows whose logits are wanted; None for all, in order. Raises InputError for rows that do not
+    exist.
+    """
     if isinstance(logits, str):
         if logits == "all":
             return None
@@ -230,12 +315,17 @@ def _wanted_rows(batch: Batch, logits: LogitRows) -> I32 | None:
         rows = batch.last_rows() if logits == "last" else np.zeros(0, np.int32)
     else:
         rows = np.asarray(logits, np.int32)
-    if rows.ndim != 1 or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(batch.ids)):
+    if rows.ndim != 1 or (
+        len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(batch.ids)
+    ):
         raise InputError(f"logit rows must lie in 0..{len(batch.ids) - 1}")
-    return None if len(rows) == len(batch.ids) and np.array_equal(rows, np.arange(len(rows))) else rows
+    return (
+        None if len(rows) == len(batch.ids) and np.array_equal(rows, np.arange(len(rows))) else rows
+    )
 
 
 def _inverse_frequencies(base: float, head_dim: int) -> F32:
     """base^(-2i/Dh) for i < Dh/2, computed in float32 as the reference does."""
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-    return (np.float32(1.0) / np.power(np.float32(base), exponent)).astype(np.float32)
+    frequencies: F32 = np.float32(1.0) / np.power(np.float32(base), exponent)
+    return frequencies

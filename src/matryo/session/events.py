@@ -1,4 +1,5 @@
-"""What a generation says while it runs: one stream of `Event`s for every reader (program, command line, server, test).
+"""What a generation says while it runs: one stream of `Event`s for every reader (program, command
+line, server, test).
 
 In: times and counts of a generation. Out: frozen events, each with the running figures.
 """
@@ -16,7 +17,8 @@ FinishReason = Literal["stop", "stop_string", "length", "context", "cancelled"]
 class Stats:
     """Running figures of one generation.
 
-    prompt_tokens: of the whole prompt, cached ones included · cached_tokens: of these, found in the session's cache
+    prompt_tokens: of the whole prompt, cached ones included · cached_tokens: of these, found in the
+    session's cache
     prompt_tps: computed prompt tokens per second · tps: generated tokens per second after the first
     seconds_to_first_token: from the call to the first token; 0 until there is one
     """
@@ -33,11 +35,13 @@ class Stats:
 class Event:
     """One step of a generation. The texts of all events joined are the answer.
 
-    kind: token (one was chosen) or done (the last event; it may still carry text that was held back)
-    text: the new text; never half a character, never part of a stop string · token: the id chosen, None if none was
+    kind: token (one was chosen) or done (the last event; it may still carry text that was held
+    back)
+    text: the new text; never half a character, never part of a stop string · token: the id chosen,
+    None if none was
     index: which generated token this is, from 0 · plan: name of the plan that computed it
-    finish_reason, in done: stop (the checkpoint's end token), stop_string, length (max_tokens), context (no room left)
-    or cancelled
+    finish_reason, in done: stop (the checkpoint's end token), stop_string, length (max_tokens),
+    context (no room left) or cancelled
     """
 
     kind: Kind

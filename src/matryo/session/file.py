@@ -1,8 +1,12 @@
-"""A saved session: one file, checked from the first byte to the last before anything in it is believed.
+"""A saved session: one file, checked from the first byte to the last before anything in it is
+believed.
 
-Layout, little endian: magic (8 bytes, ends with the format's version) · length of the header (u64) · header (JSON: plain values
-and a table of arrays) · the arrays' bytes, in the table's order, without gaps · SHA-256 of everything before it (32 bytes).
-Written to a temporary file beside the target and renamed, so that a file of that name is always whole.
+Layout, little endian: magic (8 bytes, ends with the format's version) · length of the header (u64)
+· header (JSON: plain values
+and a table of arrays) · the arrays' bytes, in the table's order, without gaps · SHA-256 of
+everything before it (32 bytes).
+Written to a temporary file beside the target and renamed, so that a file of that name is always
+whole.
 """
 
 from __future__ import annotations
@@ -30,7 +34,11 @@ MAX_HEADER_BYTES = 64 << 20
 _DIGEST_BYTES = 32
 _PREFIX = struct.Struct("<8sQ")
 _CHUNK_BYTES = 4 << 20
-_DTYPES = {"u8": np.dtype(np.uint8), "i32": np.dtype(np.int32), "f32": np.dtype(np.float32)}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "u8": np.dtype(np.uint8),
+    "i32": np.dtype(np.int32),
+    "f32": np.dtype(np.float32),
+}
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -43,7 +51,9 @@ class SessionFile:
 
 
 def write_session(path: Path, values: Mapping[str, Any], arrays: Arrays) -> None:
-    """Write a file that `read_session` gives back. Raises OSError if it cannot; then `path` is as it was before."""
+    """Write a file that `read_session` gives back. Raises OSError if it cannot; then `path` is as
+    it was before.
+    """
     table = [[name, _DTYPE_NAMES[array.dtype], list(array.shape)] for name, array in arrays.items()]
     header = json.dumps({"values": dict(values), "arrays": table}, allow_nan=False).encode()
     with replacing(path) as file:
@@ -61,15 +71,15 @@ def _write_parts(file: BinaryIO, header: bytes, arrays: Arrays) -> None:
     put(header)
     for array in arrays.values():
         if array.size:
-            put(memoryview(np.ascontiguousarray(array)).cast("B"))
+            put(np.ascontiguousarray(array).data.cast("B"))
     file.write(digest.digest())
 
 
 def read_session(path: Path) -> SessionFile:
     """Read and check a session file; memory in use never exceeds the file's size by much.
 
-    Raises CheckpointError if it is not a session file of this version or any byte of it was changed; OSError if it
-    cannot be opened.
+    Raises CheckpointError if it is not a session file of this version or any byte of it was
+    changed; OSError if it cannot be opened.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -77,7 +87,9 @@ def read_session(path: Path) -> SessionFile:
         _check_digest(path, file, size)
         file.seek(_PREFIX.size)
         values, table = _read_header(path, file.read(header_bytes))
-        expected = _PREFIX.size + header_bytes + sum(_num_bytes(entry) for entry in table) + _DIGEST_BYTES
+        expected = (
+            _PREFIX.size + header_bytes + sum(_num_bytes(entry) for entry in table) + _DIGEST_BYTES
+        )
         if expected != size:
             raise CheckpointError(f"{path}: the arrays need a file of {expected} bytes, got {size}")
         arrays = {name: _read_array(path, file, dtype, shape) for name, dtype, shape in table}
@@ -98,7 +110,9 @@ def _check_prefix(path: Path, file: BinaryIO, size: int) -> int:
             "start a new session from its text"
         )
     if header_bytes > min(MAX_HEADER_BYTES, size - _PREFIX.size - _DIGEST_BYTES):
-        raise CheckpointError(f"{path}: a header of {header_bytes} bytes does not fit into {size} bytes")
+        raise CheckpointError(
+            f"{path}: a header of {header_bytes} bytes does not fit into {size} bytes"
+        )
     return int(header_bytes)
 
 
@@ -113,7 +127,9 @@ def _check_digest(path: Path, file: BinaryIO, size: int) -> None:
         digest.update(part)
         left -= len(part)
     if file.read(_DIGEST_BYTES) != digest.digest():
-        raise CheckpointError(f"{path}: the checksum does not match; the file is damaged or incomplete")
+        raise CheckpointError(
+            f"{path}: the checksum does not match; the file is damaged or incomplete"
+        )
 
 
 def _read_header(path: Path, header: bytes) -> tuple[dict[str, Any], list[_Entry]]:
@@ -135,11 +151,19 @@ def _read_header(path: Path, header: bytes) -> tuple[dict[str, Any], list[_Entry
 def _checked_entry(path: Path, entry: object) -> _Entry:
     if isinstance(entry, list) and len(entry) == 3:
         name, dtype, shape = entry
-        sizes = shape if isinstance(shape, list) else [None]
-        whole = all(type(size) is int and 0 <= size < 1 << 40 for size in sizes)
-        if isinstance(name, str) and isinstance(dtype, str) and dtype in _DTYPES and whole and len(sizes) <= 4:
-            return name, _DTYPES[dtype], tuple(sizes)
+        known = _DTYPES.get(dtype) if isinstance(dtype, str) else None
+        if isinstance(name, str) and known is not None and _is_shape(shape):
+            return name, known, tuple(shape)
     raise CheckpointError(f"{path}: expected arrays as [name, dtype, shape], got {str(entry)[:80]}")
+
+
+def _is_shape(shape: object) -> bool:
+    """A list of at most four sizes whose product fits into 160 bits."""
+    return (
+        isinstance(shape, list)
+        and len(shape) <= 4
+        and all(type(size) is int and 0 <= size < 1 << 40 for size in shape)
+    )
 
 
 def _num_bytes(entry: _Entry) -> int:
@@ -151,6 +175,6 @@ def _read_array(
     path: Path, file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> npt.NDArray[Any]:
     array = np.empty(shape, dtype)
-    if array.size and file.readinto(memoryview(array).cast("B")) != array.nbytes:  # type: ignore[attr-defined]
+    if array.size and file.readinto(array.data.cast("B")) != array.nbytes:  # type: ignore[attr-defined]
         raise CheckpointError(f"{path}: the file became shorter while it was read")
     return array

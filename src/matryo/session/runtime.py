@@ -22,8 +22,10 @@ from matryo.sampling import Sampling
 class Runtime:
     """The surroundings of a session.
 
-    find_plan: a plan from a name, a file or a Plan, checked against the weights at hand · eos_ids: end an answer
-    suppressed: ids that are never chosen · sampling: the checkpoint's own · kv_kind: of new sessions
+    find_plan: a plan from a name, a file or a Plan, checked against the weights at hand · eos_ids:
+    end an answer
+    suppressed: ids that are never chosen · sampling: the checkpoint's own · kv_kind: of new
+    sessions
     identity: of the weights, so that a saved session is not continued by others
     """
 

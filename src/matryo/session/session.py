@@ -1,19 +1,19 @@
 """One conversation: text and messages above, token ids below.
 
-In: prompts as text, messages or ids. Out: a stream of `Event`s. A session is its token ids and the K/V cache of a beginning of
-them. The last id is never in the cache: running it gives the logits of the next token, so a session can stop anywhere
-(Ctrl-C, cancel, an error, a saved file) and go on as if nothing had happened.
+In: prompts as text, messages or ids. Out: a stream of `Event`s. A session is its token ids and the
+K/V cache of a beginning of them. The last id is never in the cache: running it gives the logits of
+the next token, so a session can stop anywhere (Ctrl-C, cancel, an error, a saved file) and go on as
+if nothing had happened.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from matryo.engine import F32, CachedSequence, Cancel, Engine, Progress
+from matryo.engine import F32, Cancel, Engine, Progress
 from matryo.errors import CancelledError, InputError
 from matryo.inputs.detokenize import Detokenizer
 from matryo.inputs.stopping import StopMatcher
@@ -29,7 +29,8 @@ Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 class Session:
     """A conversation with a model; made by `Model.session`.
 
-    Not safe for use from two threads at once; several sessions of one model may run in several threads.
+    Not safe for use from two threads at once; several sessions of one model may run in several
+    threads.
 
     >>> import matryo
     >>> session = matryo.load().session()
@@ -41,8 +42,7 @@ class Session:
     """
 
     def __init__(self, runtime: Runtime, plan: Plan, *, kv_kind: str) -> None:
-        self._runtime = runtime
-        self._engine: Engine = runtime.engine
+        self._open: Runtime | None = runtime
         self._kv_kind = kv_kind
         self._ids: list[int] = []
         self._plan = plan
@@ -54,6 +54,18 @@ class Session:
     def __len__(self) -> int:
         """Number of token ids."""
         return len(self._ids)
+
+    @property
+    def _runtime(self) -> Runtime:
+        if self._open is None:
+            raise InputError(
+                "the model of this session was closed: load it again and restore or begin a session"
+            )
+        return self._open
+
+    @property
+    def _engine(self) -> Engine:
+        return self._runtime.engine
 
     @property
     def ids(self) -> list[int]:
@@ -72,7 +84,9 @@ class Session:
 
     @property
     def plan(self) -> Plan:
-        """The plan that computes the next token. May be set at any time, to a Plan, a name or a file."""
+        """The plan that computes the next token. May be set at any time, to a Plan, a name or a
+        file.
+        """
         return self._plan
 
     @plan.setter
@@ -88,7 +102,9 @@ class Session:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the cache is, bit for bit, what the current plan would have written: see `Plan.same_cache`."""
+        """Whether the cache is, bit for bit, what the current plan would have written: see
+        `Plan.same_cache`.
+        """
         return self._sequence.is_exact(self._plan)
 
     @property
@@ -97,7 +113,9 @@ class Session:
         return self._last_sampling
 
     def reanchor(self) -> None:
-        """Drop the cache, so that the current plan computes all of it again with the next call: then `is_exact` is true."""
+        """Drop the cache, so that the current plan computes all of it again with the next call:
+        then `is_exact` is true.
+        """
         self._sequence = self._engine.new_sequence(self._plan, self._kv_kind)
 
     def prefill(
@@ -113,7 +131,12 @@ class Session:
         waiting = self._ids[self.num_cached : -1]
         if waiting:
             self._engine.prefill(
-                self._sequence, self._plan, waiting, logits="none", cancel=cancel, progress=on_progress
+                self._sequence,
+                self._plan,
+                waiting,
+                logits="none",
+                cancel=cancel,
+                progress=on_progress,
             )
 
     def generate(
@@ -129,13 +152,17 @@ class Session:
     ) -> Iterator[Event]:
         """Generate an answer, one event a token and a last one that says why it ended.
 
-        prompt: a text continues the session (a new one begins with the begin token) · ids are appended as they are ·
-        messages are the whole conversation: what the session shares with it is kept, the rest replaced ·
+        prompt: a text continues the session (a new one begins with the begin token) · ids are
+        appended as they are · messages are the whole conversation: what the session shares with it
+        is kept, the rest replaced ·
         None goes on where the session is
-        sampling: fields that are None come from the checkpoint · stop: texts that end the answer and are not in it
-        logit_mask: which tokens are allowed · cancel: asked before every step, such as threading.Event
-        Raises at once InputError for prompts, ids or options that cannot be used, CapacityError if the prompt leaves no
-        room for a token; while iterating CheckpointError if the weights give no numbers.
+        sampling: fields that are None come from the checkpoint · stop: texts that end the answer
+        and are not in it
+        logit_mask: which tokens are allowed · cancel: asked before every step, such as
+        threading.Event
+        Raises at once InputError for prompts, ids or options that cannot be used, CapacityError if
+        the prompt leaves no room for a token; while iterating CheckpointError if the weights give
+        no numbers.
         """
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         matcher = StopMatcher(stops)
@@ -143,13 +170,12 @@ class Session:
             raise InputError(f"max_tokens: expected a whole number from 1, got {max_tokens!r}")
         if prompt is None and not self._ids:
             raise InputError("the session is empty and there is no prompt: give one")
-        if prompt is not None:
-            self._take(self._ids_with(prompt))
-        self._engine.check_room(len(self._ids) + 1)
         chosen = (sampling or Sampling()).resolve(self._runtime.sampling)
+        pieces = _Pieces(self._runtime, matcher)
+        # From here on only the prompt can be refused, before anything has changed.
+        self._take(self._ids if prompt is None else self._ids_with(prompt))
         self._last_sampling = chosen
         self._generation += 1
-        pieces = _Pieces(self._runtime, matcher, self._ids)
         return self._stream(
             pieces, self._generation, max_tokens, chosen, logit_mask, cancel, on_prefill_progress
         )
@@ -171,7 +197,8 @@ class Session:
         return copy
 
     def save(self, path: str | Path) -> None:
-        """Write the session to a file that `Model.restore` continues, bit for bit. The file appears whole or not at all.
+        """Write the session to a file that `Model.restore` continues, bit for bit. The file appears
+        whole or not at all.
 
         Raises OSError if it cannot be written.
         """
@@ -181,13 +208,20 @@ class Session:
         write_stored(
             Path(path),
             StoredSession(
-                self._ids, self._plan, self._kv_kind, self._sequence, self._last_sampling, self._runtime.identity
+                self._ids,
+                self._plan,
+                self._kv_kind,
+                self._sequence,
+                self._last_sampling,
+                self._runtime.identity,
             ),
         )
 
     @classmethod
     def restore(cls, runtime: Runtime, path: Path) -> Session:
-        """Continue what `save` wrote. Raises CheckpointError if the file is damaged or of another model."""
+        """Continue what `save` wrote. Raises CheckpointError if the file is damaged or of another
+        model.
+        """
         from matryo.session.stored import read_stored
 
         stored = read_stored(path, runtime)
@@ -198,9 +232,11 @@ class Session:
         return session
 
     def close(self) -> None:
-        """Let go of the model, so that its weights can go; ids and texts stay, anything that computes raises InputError."""
-        self._engine = cast(Engine, _Closed())
-        self._runtime = replace(self._runtime, engine=self._engine)
+        """Let go of the cache and the model; the ids stay, anything that computes raises
+        InputError.
+        """
+        self._sequence.trim(0)
+        self._open = None
 
     def _stream(
         self,
@@ -213,6 +249,7 @@ class Session:
         on_progress: Progress | None,
     ) -> Iterator[Event]:
         started = time.perf_counter()
+        self._check_current(generation)
         self._match_cache()
         clock = Clock(started, len(self._ids), self.num_cached)
         reason: FinishReason | None = None
@@ -224,7 +261,11 @@ class Session:
         clock.prompt_seconds = time.perf_counter() - started
         while reason is None:
             token = choose(
-                logits, sampling, self._ids, suppressed=self._runtime.suppressed, logit_mask=logit_mask
+                logits,
+                sampling,
+                self._ids,
+                suppressed=self._runtime.suppressed,
+                logit_mask=logit_mask,
             )
             plan = self._plan_name
             self._ids.append(token)
@@ -236,14 +277,18 @@ class Session:
             text = pieces.add(token)
             if pieces.stopped:
                 reason = "stop_string"
-            yield Event("token", text, token, clock.generated_tokens - 1, plan, None, clock.stats(now))
+            yield Event(
+                "token", text, token, clock.generated_tokens - 1, plan, None, clock.stats(now)
+            )
             self._check_current(generation)
             if reason is None and cancel is not None and cancel.is_set():
                 reason = "cancelled"
             if reason is None:
                 logits = self._run_waiting(None, None)
         stats = clock.stats(time.perf_counter())
-        yield Event("done", pieces.finish(), token, clock.generated_tokens, self._plan_name, reason, stats)
+        yield Event(
+            "done", pieces.finish(), token, clock.generated_tokens, self._plan_name, reason, stats
+        )
 
     def _reason_to_stop(self, token: int, generated: int, max_tokens: int) -> FinishReason | None:
         if token in self._runtime.eos_ids:
@@ -261,18 +306,23 @@ class Session:
         self._match_cache()
         waiting = self._ids[self.num_cached :]
         if len(waiting) == 1:
-            return self._engine.decode([self._sequence], [self._plan], waiting)[0]
-        logits = self._engine.prefill(
-            self._sequence, self._plan, waiting, cancel=cancel, progress=on_progress
-        )
+            logits: F32 | None = self._engine.decode([self._sequence], [self._plan], waiting)
+        else:
+            logits = self._engine.prefill(
+                self._sequence, self._plan, waiting, cancel=cancel, progress=on_progress
+            )
         if logits is None:
             raise InputError("there is nothing to run")
-        return logits[-1]
+        last: F32 = logits[-1]
+        return last
 
     def _match_cache(self) -> None:
-        """Make the cache one of a beginning of the ids, without the last, and of the layers that the plan owns."""
+        """Make the cache one of a beginning of the ids, without the last, and of the layers that
+        the plan owns.
+        """
         if self._sequence.cache.owners != self._plan.owners:
-            # A plan with other owner layers finds no K/V of theirs here: all of it has to be computed.
+            # A plan with other owner layers finds no K/V of theirs here: all of it has to be
+            # computed.
             self._sequence = self._engine.new_sequence(self._plan, self._kv_kind)
         self._sequence.trim(max(len(self._ids) - 1, 0))
 
@@ -298,21 +348,14 @@ class Session:
         return self._ids + [int(token) for token in appended]
 
 
-class _Closed:
-    """In the place of the engine of a model that was closed."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise InputError("the model of this session was closed: load it again and restore or begin a session")
-
-
 class _Pieces:
     """Text of the tokens of one answer, without stop strings. Without a tokenizer: no text."""
 
-    def __init__(self, runtime: Runtime, matcher: StopMatcher, ids: Sequence[int]) -> None:
+    def __init__(self, runtime: Runtime, matcher: StopMatcher) -> None:
         self._matcher = matcher
         self._detokenizer = None
         if runtime.text.has_tokenizer or matcher.is_active:
-            self._detokenizer = Detokenizer(runtime.text.tokenizer, continues=len(ids) > 0)
+            self._detokenizer = Detokenizer(runtime.text.tokenizer, continues=True)
 
     @property
     def stopped(self) -> bool:

@@ -1,7 +1,8 @@
 """A session as values and arrays, and back.
 
-In: ids, plan, cache, who wrote which part of it, the way tokens were chosen, the identity of the weights. Out: a file
-(`session/file.py`), or a session's parts again. A file with a right checksum may still be made by anybody: every value is checked.
+In: ids, plan, cache, who wrote which part of it, the way tokens were chosen, the identity of the
+weights. Out: a file (`session/file.py`), or a session's parts again. A file with a right checksum
+may still be made by anybody: every value is checked.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from matryo.config import TextConfig
 from matryo.engine import CachedSequence, Span
@@ -46,14 +48,16 @@ def write_stored(path: Path, stored: StoredSession) -> None:
         "sampling": None if stored.sampling is None else stored.sampling.to_json(),
         "identity": dict(stored.identity),
     }
-    arrays = {"ids": np.array(stored.ids, np.int32), **stored.sequence.cache.export()}
+    arrays: dict[str, npt.NDArray[Any]] = {"ids": np.array(stored.ids, np.int32)}
+    arrays.update(stored.sequence.cache.export())
     write_session(path, values, arrays)
 
 
 def read_stored(path: Path, runtime: Runtime) -> StoredSession:
     """Read a session file for the model of `runtime`.
 
-    Raises CheckpointError if the file is damaged, holds values that no session has, or was saved with other weights.
+    Raises CheckpointError if the file is damaged, holds values that no session has, or was saved
+    with other weights.
     """
     file = read_session(path)
     try:
@@ -74,9 +78,13 @@ def _checked(file: SessionFile, runtime: Runtime) -> StoredSession:
     ids = _ids(file, runtime)
     cached = values["cached"]
     if type(cached) is not int or not 0 <= cached <= max(len(ids) - 1, 0):
-        raise CheckpointError(f"expected at most {max(len(ids) - 1, 0)} cached tokens, got {cached!r}")
+        raise CheckpointError(
+            f"expected at most {max(len(ids) - 1, 0)} cached tokens, got {cached!r}"
+        )
     sequence = runtime.engine.new_sequence(plan, values["kv"])
-    sequence.cache.import_(cached, {name: array for name, array in file.arrays.items() if name != "ids"})
+    sequence.cache.import_(
+        cached, {name: array for name, array in file.arrays.items() if name != "ids"}
+    )
     sequence.spans = _spans(values["spans"], cached, config)
     sampling = None if values["sampling"] is None else Sampling.from_json(values["sampling"])
     return StoredSession(ids, plan, values["kv"], sequence, sampling, runtime.identity)
@@ -107,7 +115,11 @@ def _spans(values: Any, cached: int, config: TextConfig) -> list[Span]:
     starts = [span.start for span in spans]
     whole = all(type(start) is int for start in starts)
     if not whole or starts != sorted(set(starts)) or starts[:1] != ([0] if cached else []):
-        raise CheckpointError(f"expected parts of the cache that begin at 0 and ascend, got {starts}")
+        raise CheckpointError(
+            f"expected parts of the cache that begin at 0 and ascend, got {starts}"
+        )
     if starts and starts[-1] >= cached:
-        raise CheckpointError(f"expected parts of the cache below {cached}, got one at {starts[-1]}")
+        raise CheckpointError(
+            f"expected parts of the cache below {cached}, got one at {starts[-1]}"
+        )
     return spans

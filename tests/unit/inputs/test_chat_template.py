@@ -8,24 +8,26 @@ from typing import Any
 
 import pytest
 
+from helpers.text_files import CHAT_TEMPLATE
 from matryo.errors import CheckpointError, InputError
 from matryo.inputs import chat
 from matryo.inputs.chat import ChatTemplate
-from tests.helpers.text_files import CHAT_TEMPLATE
+
 
 def render(source: str, messages: list[dict[str, Any]] | None = None) -> str:
     return ChatTemplate(source, variables={"bos_token": "<bos>"}).render(messages or [])
 
 
 def test_gemma_turns() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": " Hi "},
         {"role": "assistant", "content": [{"type": "text", "text": "Hello"}]},
         {"role": "user", "content": "Bye"},
     ]
     assert render(CHAT_TEMPLATE, messages) == (
-        "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>\n"
+        "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n"
+        "<start_of_turn>model\nHello<end_of_turn>\n"
         "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n"
     )
 
@@ -93,6 +95,13 @@ ESCAPES = {
     "to bytes": "{{ (1).to_bytes(1000000000, 'big') }}",
 }
 
+
+def grown(step: str, start: str = "'x'", then: str = "") -> str:
+    """A template that makes a value of itself sixty times."""
+    loop = "{% for i in range(60) %}{% set n.x = " + step + " %}{% endfor %}"
+    return "{% set n = namespace(x=" + start + ") %}" + loop + then
+
+
 BOMBS = {
     "nested ranges": "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
     "output": "{% for a in range(99999) %}{{ messages[0]['content'] * 500 }}{% endfor %}",
@@ -100,14 +109,14 @@ BOMBS = {
     "list product": "{{ [0] * 9999999999 }}",
     "power": "{{ 9 ** 9 ** 9 ** 9 }}",
     "format": "{{ '%9999999999d' % 1 }}",
-    "sums": "{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
-    "concatenations": "{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
-    "joins": "{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = [n.x, n.x]|join %}{% endfor %}",
-    "replaces": "{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = n.x|replace('x', 'xx') %}{% endfor %}",
-    "methods": "{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = n.x.replace('x', 'xx') %}{% endfor %}",
-    "nesting": "{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
-    "json": "{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x|tojson }}",
-    "numbers": "{% set n = namespace(x=9) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
+    "sums": grown("n.x + n.x"),
+    "concatenations": grown("n.x ~ n.x"),
+    "joins": grown("[n.x, n.x]|join"),
+    "replaces": grown("n.x|replace('x', 'xx')"),
+    "methods": grown("n.x.replace('x', 'xx')"),
+    "nesting": grown("[n.x, n.x]", then="{{ n.x }}"),
+    "json": grown("[n.x, n.x]", then="{{ n.x|tojson }}"),
+    "numbers": grown("n.x * n.x", start="9"),
     "big range": "{% for a in range(999999999) %}{% endfor %}",
     "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "padding": "{{ 'x'.ljust(9999999999) }}",
@@ -140,7 +149,8 @@ def test_templates_cannot_eat_the_machine(name: str) -> None:
 
 def test_a_long_conversation_is_within_the_limits() -> None:
     messages = [
-        {"role": "assistant" if turn % 2 else "user", "content": f"turn {turn}"} for turn in range(10_000)
+        {"role": "assistant" if turn % 2 else "user", "content": f"turn {turn}"}
+        for turn in range(10_000)
     ]
     assert render(CHAT_TEMPLATE, messages).count("<end_of_turn>") == 10_000
 

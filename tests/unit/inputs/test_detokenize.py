@@ -1,4 +1,6 @@
-"""Streams of tokens and whole lists give the same text, and the same text as the tokenizers library."""
+"""Streams of tokens and whole lists give the same text, and the same text as the tokenizers
+library.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.text_files import PIECES, byte_level, gemma_like, llama_like
 from matryo.errors import CheckpointError, InputError
 from matryo.inputs.detokenize import Detokenizer
 from matryo.inputs.tokenizer import Tokenizer
-from tests.helpers.text_files import PIECES, byte_level, gemma_like, llama_like
 
 DOCUMENTS = {"gemma": gemma_like(), "bytes": byte_level(), "llama": llama_like()}
-TOKENIZERS = {name: Tokenizer.from_text(json.dumps(document)) for name, document in DOCUMENTS.items()}
+TOKENIZERS = {
+    name: Tokenizer.from_text(json.dumps(document)) for name, document in DOCUMENTS.items()
+}
 
 
 @pytest.fixture(params=sorted(TOKENIZERS))

@@ -7,15 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from helpers.text_files import gemma_like
 from matryo.errors import CheckpointError, InputError
 from matryo.inputs import tokenizer as module
 from matryo.inputs.tokenizer import Tokenizer
-from tests.helpers.text_files import gemma_like
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", "{}", '{"model": {}}', '{"model": {"type": "Evil"}}', "[" * 100_000, '{"a": NaN}'],
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"model": {}}',
+        '{"model": {"type": "Evil"}}',
+        "[" * 100_000,
+        '{"a": NaN}',
+    ],
 )
 def test_what_is_no_tokenizer_is_a_checkpoint_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tokenizer.json"
@@ -46,7 +56,12 @@ def test_size_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_truncation_and_padding_of_the_file_are_ignored() -> None:
     document = gemma_like()
-    document["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    document["truncation"] = {
+        "direction": "Right",
+        "max_length": 2,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
     assert len(Tokenizer.from_text(json.dumps(document)).encode("aaaa")) == 4
 
 

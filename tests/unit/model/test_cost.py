@@ -43,7 +43,8 @@ def test_bytes_at_four_and_a_half_bits(name: str, megabytes: float) -> None:
 
 def test_prompt_tokens_skip_what_is_above_the_last_owner() -> None:
     e2b, e4b = (sum(cost.prefill_macs(E4B, PLANS[name]).values()) for name in ("e2b", "e4b"))
-    # Layers 0..18 with sparsity, without their projections of per-layer inputs above: 0.887 G and 1.525 G.
+    # Layers 0..18 with sparsity, without their projections of per-layer inputs above: 0.887 G and
+    # 1.525 G.
     assert e2b == pytest.approx(0.887e9, rel=0.01)
     assert e4b == pytest.approx(1.525e9, rel=0.01)
 
