@@ -10,6 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -266,6 +268,27 @@ def test_two_processes_do_not_write_one_directory(source: Path, tmp_path: Path) 
     finally:
         os.close(handle)
     convert(source, target, "q4")
+
+
+def test_one_that_may_wait_for_another_finds_what_it_wrote(source: Path, tmp_path: Path) -> None:
+    target, begun = tmp_path / "new", threading.Event()
+    results: list[Any] = []
+
+    def first() -> None:
+        def slowly(done: int, total: int, name: str) -> None:
+            begun.set()
+            time.sleep(0.002)
+
+        results.append(convert(source, target, "q4", progress=slowly))
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert begun.wait(60)
+    seen: list[int] = []
+    second = convert(source, target, "q4", progress=lambda d, t, n: seen.append(d), wait=True)
+    thread.join()
+    assert [second] == results
+    assert seen == []
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
