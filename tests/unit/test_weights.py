@@ -51,7 +51,7 @@ def test_the_kind_follows_from_the_array(arrays: dict[str, Arrays], kind: str) -
         "panel",
         CONFIG.hidden_size,
     )
-    assert [table.layers for table in weights.ple] == [(0, 1, 2, 4), (3, 5, 6)]
+    assert [table.layers for table in weights.ple] == [(0, 1, 2, 4), (3, 5, 6, 7, 8)]
 
 
 def test_arrays_are_wrapped_not_copied(arrays: dict[str, Arrays]) -> None:
@@ -63,7 +63,7 @@ def test_arrays_are_wrapped_not_copied(arrays: dict[str, Arrays]) -> None:
 def test_the_first_shell_alone_is_enough_for_its_plan(arrays: dict[str, Arrays]) -> None:
     first = packed_tensors(random_state(CONFIG), CONFIG, SHELLS[:1], "q4")
     weights = build_weights(CONFIG, first, SHELLS[:1], PlainMatrix)
-    assert [layer is not None for layer in weights.layers] == [n in INNER.layers for n in range(7)]
+    assert [layer is not None for layer in weights.layers] == [n in INNER.layers for n in range(CONFIG.num_layers)]
     weights.check(INNER)
     with pytest.raises(PlanError, match="needs 64 FFN units of layer 0, 32 are here"):
         weights.check(Plan((0, 1, 2, 4), (64, 64, 64, 32), 3))

@@ -101,7 +101,7 @@ def test_both_spellings_of_rope_and_of_the_widths_mean_the_same(
 ) -> None:
     old = hub_config(rope_theta=5e5, rope_local_base_freq=2e4, rope_scaling=None)
     new = hub_config(
-        intermediate_size=[SMALL["intermediate_size"]] * 7,
+        intermediate_size=[SMALL["intermediate_size"]] * SMALL["num_hidden_layers"],
         rope_parameters={
             "full_attention": {"rope_type": "default", "rope_theta": 5e5},
             "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},

@@ -87,7 +87,7 @@ def test_each_weight_is_in_one_shell_and_the_first_runs_alone(
     assert len({tensor.name for tensor in tensors}) == len(tensors)
     alone = {tensor.name for tensor in packed_tensors(source, shells[:1], "f32")}
     assert {tensor.name for tensor in tensors if tensor.shell == 0} == alone
-    units = {layer: 0 for layer in range(7)}
+    units = {layer: 0 for layer in range(source.config.num_layers)}
     for tensor in tensors:
         if tensor.name.endswith(".gate"):
             units[int(tensor.name.split(".")[1])] += tensor.shape[0]

@@ -172,7 +172,7 @@ def test_everything_that_is_read_comes_and_nothing_else(
     assert {name for name, _ in hub.sent} == set(files)
     total = sum(map(len, files.values()))
     assert seen[-1] == (total, total, NAME)
-    assert HuggingFaceSource(target).config.num_layers == 7
+    assert HuggingFaceSource(target).config.num_layers == 9
 
 
 def test_what_is_there_is_not_fetched_again(

@@ -82,7 +82,7 @@ def test_the_default_is_q4(hub: Path, packed: Path) -> None:
     with matryo.load(packed) as model:
         assert (model.weights, model.name) == ("q4", "packed")
     with matryo.load(str(packed), weights="q4") as model:
-        assert list(model.plans) == ["narrow", "middle", "e2b", "e4b", "full"]
+        assert list(model.plans) == ["narrow", "e2b", "middle", "e4b", "full"]
 
 
 def test_progress_counts_bytes_up_to_the_end(hub: Path) -> None:

@@ -206,7 +206,7 @@ def test_padding_is_zeros_on_the_left() -> None:
 
 
 def test_a_model_describes_itself(model: Model) -> None:
-    assert repr(model) == "<matryo.Model tiny f32 plans: narrow, middle, e2b, e4b, full>"
+    assert repr(model) == "<matryo.Model tiny f32 plans: narrow, e2b, middle, e4b, full>"
     assert (model.name, model.weights) == ("tiny", "f32")
     for part in ("tokenizer", "chat_template"):
         with pytest.raises(InputError, match="has no"):
