@@ -180,6 +180,17 @@ def collected(
     return sums.figures(name, is_text)
 
 
+def smallest_and_largest(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names from plans.json; of names for one plan the first."""
+
+    def size(name: str) -> int:
+        return len(plans[name]["layers"]) * int(np.sum(plans[name]["ffn_width"]))
+
+    ordered = sorted(plans, key=size)
+    largest = next(name for name in plans if size(name) == size(ordered[-1]))
+    return [ordered[0], largest]
+
+
 def errors_of_weights(source: Path) -> list[dict[str, object]]:
     """Relative error of each rounding on the large matrices of a checkpoint and on Gaussian ones."""
     tensors = [
@@ -220,7 +231,7 @@ def measure(
     if trained is not None and heldout is not None:
         say("trained model")
         cases.append({"title": "errors of the weights", "rows": errors_of_weights(trained)})
-        plans = list(json.loads((trained / "plans.json").read_text()))
+        plans = smallest_and_largest(json.loads((trained / "plans.json").read_text()))
 
         def text(model: Any) -> list[list[int]]:
             return windows_of_text(model, heldout, characters)

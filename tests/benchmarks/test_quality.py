@@ -88,6 +88,14 @@ def test_figures_of_equal_logits_are_perfect_and_of_others_not() -> None:
     assert other.perplexity == 0.0
 
 
+def test_the_two_ends_of_the_plans_are_measured() -> None:
+    small = {"layers": [0, 2], "ffn_width": [32, 32]}
+    middle = {"layers": [0, 1, 2], "ffn_width": [32, 32, 32]}
+    large = {"layers": [0, 1, 2], "ffn_width": [64, 64, 64]}
+    plans = {"small": small, "mid": middle, "large": large, "e2b": small, "e4b": large}
+    assert quality.smallest_and_largest(plans) == ["small", "large"]
+
+
 def test_tables_show_what_is_shipped_apart_from_the_choices() -> None:
     rows = [
         {"variant": "f32", "kl": 0.0, "top1": 1.0, "perplexity": 10.0},
