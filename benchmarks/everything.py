@@ -40,24 +40,24 @@ class Step:
 
 
 STEPS = (
-    Step("decode-e2b", "decode", ("e2b",), (OURS, PURE, MIX, HF, OPENVINO), 8, 330, "at 512"),
-    Step("decode-e4b", "decode", ("e4b",), (OURS, PURE), 8, 210, "at 512"),
-    Step("prefill-e2b", "prefill", ("e2b",), (OURS, PURE, MIX, HF, OPENVINO), 4, 230, "prefill 512"),
-    Step("prefill-e4b", "prefill", ("e4b",), (OURS, PURE), 4, 170, "prefill 512"),
-    Step("load-e2b", "load", ("e2b",), (OURS, PURE), 4, 90),
-    Step("elastic", "elastic", ("e2b", "e4b"), (OURS,), 4, 60),
-    Step("kernels", "kernels", (), (OURS,), 3, 60),
-    Step("load-e4b", "load", ("e4b",), (OURS, PURE), 3, 170),
-    Step("ttft-e2b", "ttft", ("e2b",), (OURS, PURE), 5, 60),
-    Step("prefill-e2b-2048", "prefill", ("e2b",), (OURS, PURE), 2, 200, "prefill 2048"),
-    Step("ttft-e4b", "ttft", ("e4b",), (OURS, PURE), 3, 70),
-    Step("decode-e2b-8192", "decode", ("e2b",), (OURS, PURE), 4, 420, "at 8192"),
-    Step("prefill-e4b-2048", "prefill", ("e4b",), (OURS, PURE), 1, 260, "prefill 2048"),
-    Step("decode-e4b-8192", "decode", ("e4b",), (OURS, PURE), 4, 700, "at 8192"),
-    Step("memory-e2b", "memory", ("e2b",), (OURS, PURE, MIX, HF), 1, 400, quiet=False),
-    Step("memory-e4b", "memory", ("e4b",), (OURS, PURE), 1, 300, quiet=False),
+    Step("decode-e2b", "decode", ("e2b",), (OURS, PURE, MIX, HF, OPENVINO), 5, 330, "at 512"),
+    Step("decode-e4b", "decode", ("e4b",), (OURS, PURE), 5, 340, "at 512"),
+    Step("prefill-e2b", "prefill", ("e2b",), (OURS, PURE, MIX, HF, OPENVINO), 3, 320, "l 512"),
+    Step("prefill-e4b", "prefill", ("e4b",), (OURS, PURE), 2, 250, "l 512"),
+    Step("load-e2b", "load", ("e2b",), (OURS, PURE), 3, 90),
+    Step("elastic", "elastic", ("e2b", "e4b"), (OURS,), 3, 60),
+    Step("load-e4b", "load", ("e4b",), (OURS, PURE), 2, 130),
+    Step("kernels", "kernels", (), (OURS,), 3, 90),
+    Step("ttft-e2b", "ttft", ("e2b",), (OURS, PURE), 3, 80),
+    Step("prefill-e2b-2048", "prefill", ("e2b",), (OURS, PURE), 1, 360, "l 2048"),
+    Step("ttft-e4b", "ttft", ("e4b",), (OURS, PURE), 2, 120),
+    Step("decode-e2b-8192", "decode", ("e2b",), (OURS, PURE), 3, 1000, "at 8192"),
+    Step("prefill-e4b-2048", "prefill", ("e4b",), (OURS, PURE), 1, 700, "l 2048"),
+    Step("decode-e4b-8192", "decode", ("e4b",), (OURS, PURE), 3, 1900, "at 8192"),
+    Step("memory-e2b", "memory", ("e2b",), (OURS, PURE, MIX, HF), 1, 700, quiet=False),
+    Step("memory-e4b", "memory", ("e4b",), (OURS, PURE), 1, 600, quiet=False),
     Step("agreement-e2b", "agreement", ("e2b",), (OURS, PURE), 1, 400, quiet=False),
-)  # fmt: skip
+)
 
 
 def measure(step: Step, options: Options, results: Path) -> None:

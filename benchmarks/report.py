@@ -80,14 +80,14 @@ def name(row: Row) -> str:
 def rate_table(records: Sequence[Mapping[str, Any]]) -> str:
     """Tokens a second and ratios: prefill, decode, time to first token."""
     headings = ["case", "engine", "tokens/s", "ours is faster", "in slow rounds", "in fast rounds",
-                "of read bandwidth", "slow", "fast", "read GB/s", "rounds"]  # fmt: skip
+                "of read bandwidth", "slow", "fast", "read GB/s", "others", "rounds"]  # fmt: skip
     lines = []
     for one in records:
         for row in rows(one):
             lines.append([
                 one["title"], name(row), cell(row.rate), *(ratio_cell(row.ratios, s) for s in ("all", "slow", "fast")),
                 *(share_cell(row.roofline, s) for s in ("all", "slow", "fast")), cell(row.bandwidth, 0),
-                str(row.rate.count),
+                f"{row.others.median:.0%}", str(row.rate.count),
             ])  # fmt: skip
     return table(headings, lines)
 

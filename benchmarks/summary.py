@@ -13,7 +13,7 @@ from typing import Any
 
 from .ratios import Spread, ratios, spread, state_of
 
-BUSY = 0.06
+BUSY = 0.12
 STATES = ("all", "slow", "fast")
 
 
@@ -33,6 +33,8 @@ class Row:
     resident_bytes: int
     peak_bytes: int
     busy: bool
+    others: Spread
+    """Share of the machine that other processes took."""
     details: Mapping[str, float | str]
 
 
@@ -119,5 +121,6 @@ def row(
         resident_bytes=last["resident_bytes"],
         peak_bytes=max(one["result"]["peak_bytes"] for one in rounds.values()),
         busy=busy,
+        others=spread([float(rounds[i]["others"]) for i in chosen]),
         details=last["details"],
     )

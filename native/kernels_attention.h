@@ -1,6 +1,6 @@
-// The third part of the kernel table: norm and rotation of heads, K/V pages, attention, the end of the block.
+// The third part of the kernel table: rotation of heads, K/V pages, attention, the end of the block.
 //
-// Arithmetic contract, the same on every instruction set (sums over lanes always run over 16 virtual lanes):
+// Arithmetic contract, the same on every instruction set (the sum over a page has 16 partial sums):
 //   score   s[j] = (Σ_d fma(k[d][j], q[d], acc), d ascending) * key scale (int8 only);
 //   softmax page by page: m' = max(m, max_j s[j]); sum and mixed are scaled by e^(m - m') where m grew;
 //           w[j] = e^(s[j] - m'), exactly 0 for keys that are not visible;
@@ -44,20 +44,18 @@ struct AttendPage {
   float* scores;  // scratch (count, 64)
 };
 
-// out (n) = ((active + rms(attended) * attended_weight) + (normed + rms(laurel) * laurel_weight)) / sqrt 2.
+// out (n) = ((active + attended * factor * weight) + (normed + laurel * factor * weight)) / sqrt 2, elementwise.
 struct AttentionEnd {
   const float *active, *attended, *attended_weight;
   const float *normed, *laurel, *laurel_weight;
-  int32_t n;
-  float eps;
+  float attended_factor, laurel_factor;  // 1 / rms of the whole row
+  int64_t n;
   float* out;
 };
 
 struct AttentionKernels {
-  // out (n) = x / sqrt(mean(x²) + eps), times weight unless null, then rotated unless cos is null: with
-  // (a, b) = (out[i], out[i + n/2]): (a cos[i] - b sin[i], b cos[i] + a sin[i]). n is even; out may be x.
-  void (*norm_rotate)(const float* x, const float* weight, int32_t n, float eps, const float* cos, const float* sin,
-                      float* out);
+  // x (n) in place, n even: (a, b) = (x[i], x[i + n/2]) becomes (a cos[i] - b sin[i], b cos[i] + a sin[i]).
+  void (*rotate)(float* x, int64_t n, const float* cos, const float* sin);
 
   // Stores key and value (Dh) of one token as slot `slot`, indexed by KvKind: bf16 to nearest even; int8 as
   // rint(x * (127 / absmax)) with scale absmax / 127, or zeros and scale 0 where absmax < 2^-100.
@@ -68,8 +66,6 @@ struct AttentionKernels {
 
   // state[i] takes in the keys of part[i], i < count. A part with sum 0 saw no key and changes nothing.
   void (*merge_states)(const SoftmaxState& state, const SoftmaxState& part, int32_t count, int32_t head_dim);
-  void (*scale_row)(const float* x, int32_t n, float factor, float* out);  // out = x * factor
-
   void (*end_attention)(const AttentionEnd& call);
 };
 

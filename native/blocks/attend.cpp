@@ -206,7 +206,7 @@ KvPart AttendPlan::widened(const Room& room, const KvPart& part) const {
 
 void AttendPlan::finish(const SoftmaxState& state, const AttendIo& io, int64_t row, int32_t head) const {
   const int64_t first = (row * num_heads_ + head) * head_dim_;
-  kernels().scale_row(state.mixed, head_dim_, 1.0f / *state.sums, io.out + first);
+  kernels().norm_row(state.mixed, head_dim_, 1.0f / *state.sums, nullptr, io.out + first);
   if (io.codes != nullptr) kernels().quantize_row(io.out + first, head_dim_, io.codes + first / kGroup);
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "blocks/attend.h"
+#include "blocks/norms.h"
 #include "dispatch.h"
 #include "matrix.h"
 #include "pool.h"
@@ -67,8 +68,9 @@ void store_head(const LayerView& layer, const BlockRows& block, const RawKv& raw
   const int32_t n = layer.head_dim;
   const int64_t at = (row * layer.num_kv_heads + kv_head) * n, angle = row * (n / 2);
   float *key = raw.keys + at, *value = raw.values + at;
-  kernels().norm_rotate(key, layer.k_norm, n, layer.eps, block.cos + angle, block.sin + angle, key);
-  kernels().norm_rotate(value, nullptr, n, layer.eps, nullptr, nullptr, value);
+  rms_norm_row(key, n, layer.k_norm, layer.eps, key);
+  kernels().rotate(key, n, block.cos + angle, block.sin + angle);
+  rms_norm_row(value, n, nullptr, layer.eps, value);
   const int32_t position = rows.positions[row];
   const KvPart part = rows.table->part(rows.sequences[row], position / kPage, kv_head);
   kernels().store_kv[rows.table->kind](key, value, n, position % kPage, part);
@@ -169,7 +171,8 @@ class Attention {
     const float* x = raw_queries_ + (row * layer_.num_heads + head) * n;
     float* out = queries_ + ((head / group * tokens_ + row) * group + head % group) * n;
     const int64_t angle = row * (n / 2);
-    kernels().norm_rotate(x, layer_.q_norm, n, layer_.eps, block_.cos + angle, block_.sin + angle, out);
+    rms_norm_row(x, n, layer_.q_norm, layer_.eps, out);
+    kernels().rotate(out, n, block_.cos + angle, block_.sin + angle);
   }
 
   void attend(Worker& worker) const {
@@ -185,14 +188,32 @@ class Attention {
     attended_.quantize(worker);
   }
 
+  // One token is cut by columns, several by tokens.
   void end(Worker& worker) const {
     const int64_t d = layer_.hidden_size;
-    const auto [first, last] = worker.slice(tokens_);
-    for (int64_t at = first * d; at < last * d; at += d) {
-      kernels().end_attention({active_ + at, projected_ + at, layer_.post_attention_norm, block_.normed + at,
-                               laurel_ + at, layer_.post_laurel_norm, static_cast<int32_t>(d), layer_.eps,
-                               hidden_ + at});
+    if (tokens_ == 1) {
+      const auto [first, last] = worker.slice(d, kGroup);
+      if (first < last) end_token(0, first, last);
+      return;
     }
+    const auto [first, last] = worker.slice(tokens_);
+    for (int64_t token = first; token < last; ++token) end_token(token, 0, d);
+  }
+
+  void end_token(int64_t token, int64_t first, int64_t last) const {
+    const int64_t d = layer_.hidden_size, at = token * d + first;
+    AttentionEnd call = {};
+    call.active = active_ + at;
+    call.attended = projected_ + at;
+    call.attended_weight = layer_.post_attention_norm + first;
+    call.attended_factor = rms_factor(projected_ + token * d, d, layer_.eps);
+    call.normed = block_.normed + at;
+    call.laurel = laurel_ + at;
+    call.laurel_weight = layer_.post_laurel_norm + first;
+    call.laurel_factor = rms_factor(laurel_ + token * d, d, layer_.eps);
+    call.n = last - first;
+    call.out = hidden_ + at;
+    kernels().end_attention(call);
   }
 
   const LayerView& layer_;
