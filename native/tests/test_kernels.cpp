@@ -1,12 +1,7 @@
-// Every kernel of every instruction set this CPU has, against plain loops in double. Needs no Python, so it also runs
-// under an emulator: `make test-arm`. Prints one line a table; exits 1 after the first failure.
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <vector>
-
-#include "dispatch.h"
+// Every kernel of every instruction set this CPU has. Matrix kernels are compared with plain loops in double here, the
+// others with the scalar table (test_vector.cpp, test_attention.cpp). Needs no Python, so it also runs under an
+// emulator: `make test-arm`. Prints one line a table; exits 1 after the first failure.
+#include "check.h"
 #include "matrix.h"
 #include "pool.h"
 #include "storage.h"
@@ -15,31 +10,6 @@ namespace matryo {
 namespace {
 
 const Kind kKinds[] = {kF32, kBf16, kQ8, kQ4};
-constexpr float kGuard = 12345.0f;
-
-uint64_t random_state = 88172645463325252ull;
-
-double uniform() {  // [-1, 1)
-  random_state ^= random_state << 13;
-  random_state ^= random_state >> 7;
-  random_state ^= random_state << 17;
-  return static_cast<double>(random_state >> 11) / 4503599627370496.0 - 1.0;
-}
-
-std::vector<float> random_floats(int64_t n) {
-  std::vector<float> values(static_cast<size_t>(n));
-  for (float& value : values) value = static_cast<float>(2.0 * uniform() + uniform());
-  return values;
-}
-
-[[noreturn]] void fail(const char* what, double got, double wanted, double limit) {
-  std::printf("FAILED %s (%s): got %.9g, wanted %.9g, limit %.3g\n", what, kernels().name, got, wanted, limit);
-  std::exit(1);
-}
-
-void expect_near(const char* what, double got, double wanted, double limit) {
-  if (!(std::fabs(got - wanted) <= limit)) fail(what, got, wanted, limit);
-}
 
 // A packed random matrix, and what it holds after rounding.
 struct Stored {
@@ -181,9 +151,32 @@ void test_rows(Kind kind, int64_t rows, int64_t cols, int count) {
     }
     expect_near("axpy_rows", y[static_cast<size_t>(c)], sum.value, c >= first && c < cols ? sum.limit(count) : 0.0);
   }
+  std::vector<float> cached = start;
+  kernels().axpy_cached_rows[kind](set, a.data(), first, cols, cached.data());
+  if (cached != y) fail("axpy_cached_rows has other bits than axpy_rows", 0, 0, 0);
   kernels().dequantize_row[kind](w.bytes.data(), padded, cols, 3.0f, row.data());
   for (int64_t c = 0; c < cols; ++c) {
     expect_near("dequantize_row", row[static_cast<size_t>(c)], w.dense[static_cast<size_t>(c)] * 3.0f, 0.0);
+  }
+}
+
+// One row times several tokens: the bits of dot_rows of each token alone.
+void test_dot_tokens(Kind kind, int64_t cols, int count) {
+  const Stored w(kind, kRowsLayout, 1, cols);
+  const int64_t padded = groups_of(cols) * kGroup;
+  const Tokens x(9, padded);
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < count; ++i) tokens.push_back(i * 4 % 9);
+  std::vector<float> dots(static_cast<size_t>(count) + 1, kGuard);
+  kernels().dot_tokens[kind](w.bytes.data(), padded, x.rows, tokens.data(), count, dots.data());
+  expect_near("dot_tokens guard", dots.back(), kGuard, 0.0);
+  const int32_t id = 0;
+  for (int i = 0; i < count; ++i) {
+    const int64_t token = tokens[static_cast<size_t>(i)];
+    float alone = 0.0f;
+    kernels().dot_rows[kind]({w.bytes.data(), w.view.stride, padded, &id, 1}, x.x.data() + token * padded,
+                             x.codes.data() + token * groups_of(padded), &alone);
+    expect_near("dot_tokens", dots[static_cast<size_t>(i)], alone, 0.0);
   }
 }
 
@@ -230,8 +223,37 @@ void test_pack_is_the_same() {
   }
 }
 
-void test_table(const char* name) {
-  select_kernels(name);
+// Products of quantised matrices have the scalar table's bits for any number of tokens; so have f32 and bf16 ones.
+void test_product_bits(Kind kind, int64_t rows, int64_t cols, int tokens) {
+  const Stored w(kind, kPanelLayout, rows, cols);
+  const Tokens x(tokens, cols);
+  expect_as_scalar("panel_product bits", [&](const Kernels& table) {
+    std::vector<float> out(static_cast<size_t>(rows * tokens));
+    table.panel_product[kind]({w.bytes.data(), w.view.stride, static_cast<int32_t>(rows), static_cast<int32_t>(cols),
+                               x.rows, out.data(), rows, false});
+    return out;
+  });
+  expect_as_scalar("quantize_row", [&](const Kernels& table) {
+    std::vector<QuantizedGroup> codes(static_cast<size_t>(groups_of(cols)));
+    table.quantize_row(x.x.data(), cols, codes.data());
+    std::vector<float> out;
+    append_bytes(out, codes.data(), codes.size() * sizeof(QuantizedGroup));
+    return out;
+  });
+}
+
+// Any number of bytes is read and none beyond (the emulator and valgrind watch the end of the block).
+void test_read_bytes() {
+  for (int64_t n = 0; n < 600; n += 37) {
+    const std::vector<uint8_t> zeros(static_cast<size_t>(n));
+    if (kernels().read_bytes(zeros.data(), n) != 0) fail("read_bytes of zeros", 1, 0, 0);
+  }
+}
+
+}  // namespace
+
+void test_matrix_kernels() {
+  static_assert(sizeof(MatrixKernels) == 37 * sizeof(void*), "the table grew: test the new entry here");
   for (const Kind kind : kKinds) {
     for (const int64_t rows : {1, 15, 16, 17, 33, 48}) {
       for (const int tokens : {1, 2, 3, 4, 5, 9, 33}) test_panel_product(kind, rows, 96, rows, 96, tokens);
@@ -241,13 +263,21 @@ void test_table(const char* name) {
     for (const int tokens : {1, 4, 37}) test_gated_product(kind, 64, 96, tokens);
     test_gated_product(kind, 40, 64, 2);
     for (const int64_t cols : {32, 64, 70, 96, 288}) {
-      for (const int count : {0, 1, 3, 4, 11}) test_rows(kind, 9, cols, count);
+      for (const int count : {0, 1, 3, 4, 11}) {
+        test_rows(kind, 9, cols, count);
+        test_dot_tokens(kind, cols, count);
+      }
     }
+    // One token, a whole tile and a rest; two column blocks; two token blocks.
+    for (const int tokens : {1, 11}) test_product_bits(kind, 52, 2200, tokens);
+    test_product_bits(kind, 20, 96, 131);
   }
   test_elementwise();
   test_pack_is_the_same();
-  std::printf("%s ok\n", name);
+  test_read_bytes();
 }
+
+namespace {
 
 void test_pool() {
   for (const int threads : {1, 2, 3, 8}) {
@@ -269,8 +299,18 @@ void test_pool() {
 }  // namespace matryo
 
 int main() {
+  static_assert(sizeof(matryo::Kernels) ==
+                    sizeof(matryo::MatrixKernels) + sizeof(matryo::VectorKernels) +
+                        sizeof(matryo::AttentionKernels) + sizeof(const char*),
+                "the table has a new part: test it");
   matryo::test_pool();
   matryo::pool().set_threads(2);
-  for (const matryo::Kernels* table : matryo::available_kernels()) matryo::test_table(table->name);
+  for (const matryo::Kernels* table : matryo::available_kernels()) {
+    matryo::select_kernels(table->name);
+    matryo::test_matrix_kernels();
+    matryo::test_vector_kernels();
+    matryo::test_attention_kernels();
+    std::printf("%s ok\n", table->name);
+  }
   return 0;
 }
