@@ -22,6 +22,9 @@ namespace {
 constexpr int kMaxThreads = 256;
 constexpr int kSlots = 4;
 constexpr int kPausesPerClockRead = 32;
+// A wait this long means imbalance or a crowded machine: let others have the core, perhaps the very thread waited for.
+// On an idle machine a yield returns at once.
+constexpr std::chrono::microseconds kYieldAfter{5};
 
 std::atomic<int> spin_us{100};
 thread_local bool inside_region = false;
@@ -55,12 +58,15 @@ class Gate {
     using Clock = std::chrono::steady_clock;
     const auto limit = std::chrono::microseconds(spin_us.load(std::memory_order_relaxed));
     const auto start = Clock::now();
+    auto now = start;
     do {
       for (int i = 0; i < kPausesPerClockRead; ++i) {
         if (value() != old) return true;
         pause();
       }
-    } while (Clock::now() - start < limit);
+      if (now - start > kYieldAfter) std::this_thread::yield();
+      now = Clock::now();
+    } while (now - start < limit);
     return value() != old;
   }
 

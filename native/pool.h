@@ -11,7 +11,8 @@
 // allocate before (scratch.h). Which thread does which chunk must never change a value.
 //
 // Waiting is a spin of about 100 us (two calls of a forward pass are closer than that) and then a sleep, so an idle
-// model costs no CPU and an oversubscribed machine makes progress. Concurrent callers take turns (a mutex). After
+// model costs no CPU. After 5 us the spin yields between its looks: on a crowded machine the thread waited for may need
+// this very core. Concurrent callers take turns (a mutex). After
 // fork() the child starts a new team at its next run(). The team is never destroyed at exit: sleeping threads die
 // with the process and no destructor has to wait for them.
 #pragma once
