@@ -91,6 +91,14 @@ struct RowSet {
   int32_t count;
 };
 
+// A piece of the columns of some rows of a matrix, unpacked: row id lies at (id - first) * columns.
+struct UnpackedRows {
+  int32_t first;
+  int64_t columns;  // of the piece, a multiple of GROUP
+  float* q;         // integers of q8 and q4, values of f32 and bf16
+  float* scales;    // one for each 32 columns; 1 for f32 and bf16
+};
+
 struct MatrixKernels {
   // Dense products, indexed by Kind.
   void (*panel_product[4])(const PanelProduct& call);
@@ -107,8 +115,11 @@ struct MatrixKernels {
   // y[c] += Σ_i a[i] * row ids[i][c], i ascending with one fma each, for c in [first, last); `first` a multiple of 32.
   // y is indexed by c itself (y[first] is the first value touched). Quantised rows: fma(a * scale, q, y).
   void (*axpy_rows[4])(const RowSet& rows, const float* a, int64_t first, int64_t last, float* y);
-  // The same bits, for rows that wait in a cache: a piece of y stays in registers while all rows are added.
-  void (*axpy_cached_rows[4])(const RowSet& rows, const float* a, int64_t first, int64_t last, float* y);
+  // The same in two steps, with the same bits, for rows that many tokens add: columns [first, first + out.columns) of
+  // each row of the set, then y[c] += Σ_i a[i] * row ids[i][c] for c in [0, n), n <= rows.columns, y[0] the first of them.
+  void (*unpack_rows[4])(const RowSet& rows, int64_t first, const UnpackedRows& out);
+  void (*axpy_unpacked)(const UnpackedRows& rows, const int32_t* ids, const float* a, int32_t count, int64_t n,
+                        float* y);
   // out[c] = (scale * q) * factor of one row in rows layout, c in [0, cols); `stored_cols` as in RowSet.
   void (*dequantize_row[4])(const uint8_t* row, int64_t stored_cols, int64_t cols, float factor, float* out);
 

@@ -48,8 +48,8 @@ struct VectorKernels {
   // out = (x · factor) · weight; no weight if null. `out` may be x.
   void (*norm_row)(const float* x, int64_t n, float factor, const float* weight, float* out);
   // out = (residual + (x · factor) · weight) · gain. `out` may be x or residual.
-  void (*add_norm_row)(const float* x, int64_t n, float factor, const float* weight, const float* residual,
-                         float gain, float* out);
+  void (*add_norm_row)(const float* x, int64_t n, float factor, const float* weight, const float* residual, float gain,
+                       float* out);
 
   // out[a] = tanh(Σ_c (x_c norm_c) router[a][c] / (m n)), m = sqrt(mean x² + eps), a in 0..3;
   // router (4, n).

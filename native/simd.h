@@ -39,6 +39,25 @@ inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline Vec operator-(Vec a) { return set1(0.0f) - a; }
 inline Vec clamp(Vec x, float low, float high) { return min(set1(high), max(set1(low), x)); }
 
+// How a kernel touches the next vector of a row: a whole one, or the first lanes of one. Two types, because a masked
+// store costs many times a plain one on some CPUs.
+struct WholeVector {
+  Vec load(const float* p) const { return matryo::load(p); }
+  void store(float* p, Vec value) const { matryo::store(p, value); }
+  Vec zero_missing(Vec value) const { return value; }
+};
+
+struct PartVector {
+  int64_t lanes;
+  Vec load(const float* p) const { return load_n(p, lanes); }
+  void store(float* p, Vec value) const { store_n(p, value, lanes); }
+  Vec zero_missing(Vec value) const {
+    float kept[kLanes] = {};
+    store_n(kept, value, lanes);
+    return matryo::load(kept);
+  }
+};
+
 // e^x, relative error below 1.5e-7 in [-87.3, 88.7]; exactly 0 below -87.33 (also for -inf), 3.4e38 above 88.72.
 // n = rint(x / ln 2); e^(x - n ln 2) by a polynomial (Taylor terms to degree 7 on |r| <= 0.347, where the next term
 // is 5e-9); ln 2 in two parts so that n * high is exact.

@@ -209,7 +209,7 @@ void ple_combine(const float* projection, const float* raw, const float* weight,
     for (int64_t slot = 0; slot < slots; ++slot) {
       const int64_t start = (t * slots + slot) * dim;
       kernels().add_norm_row(projection + start, dim, rms_factor(projection + start, dim, eps), weight, raw + start,
-                               kHalfRoot, out + start);
+                             kHalfRoot, out + start);
     }
   });
 }

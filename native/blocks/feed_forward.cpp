@@ -55,7 +55,7 @@ PanelProduct down_product(const FfnPart& part, const FfnRows& rows, const Activa
           static_cast<int32_t>(part.count),
           x,
           rows.total + first,
-          rows.width(),
+          rows.total_stride(),
           part.first > 0};
 }
 
@@ -95,9 +95,10 @@ void dense_feed_forward(const LayerView& layer, const float* hidden, int64_t tok
 void sparse_feed_forward(const LayerView& layer, const float* hidden, int64_t tokens, const std::vector<FfnPart>& parts,
                          int64_t width, float* out) {
   const int64_t most = std::min(tokens, kSparseTokens);
-  Scratch scratch(ffn_rows_bytes(most, layer.hidden_size) + SparseUnits::bytes(most, width));
+  const SparseSize size = {most, width, layer.hidden_size, pool().threads()};
+  Scratch scratch(ffn_rows_bytes(most, layer.hidden_size) + size.bytes());
   const FfnRows rows = take_ffn_rows(scratch, layer, parts, most);
-  SparseUnits units(scratch, layer, parts, most, width);
+  SparseUnits units(scratch, layer, parts, size);
   for_each_token_block(rows, hidden, tokens, most, out, [&](const FfnRows& block) {
     units.prepare(block.tokens);
     block.run([&](Worker& worker) { units.run(worker, block); });

@@ -31,14 +31,14 @@ void FfnRows::prepare(const Worker& worker) const {
 size_t ffn_rows_bytes(int64_t tokens, int64_t hidden_size) {
   const int64_t groups = tokens * groups_of(hidden_size);
   return Scratch::bytes<float>(groups * kGroup) + Scratch::bytes<QuantizedGroup>(groups) +
-         Scratch::bytes<float>(tokens * hidden_size);
+         Scratch::bytes<float>(groups * kGroup + tokens * kRowPadding);
 }
 
 FfnRows take_ffn_rows(Scratch& scratch, const LayerView& layer, const std::vector<FfnPart>& parts, int64_t tokens) {
   const int64_t groups = tokens * groups_of(layer.hidden_size);
   float* normed = scratch.take<float>(groups * kGroup);
   QuantizedGroup* codes = scratch.take<QuantizedGroup>(groups);
-  float* total = scratch.take<float>(tokens * layer.hidden_size);
+  float* total = scratch.take<float>(groups * kGroup + tokens * kRowPadding);
   return {layer, nullptr, nullptr, tokens, any_of_kind(parts, true), normed, codes, total};
 }
 

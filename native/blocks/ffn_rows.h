@@ -37,11 +37,12 @@ struct FfnRows {
   bool quantized;         // whether codes are needed
   float* normed;          // (T, padded d), the padding zero: matrices in rows layout are padded
   QuantizedGroup* codes;  // (T, d / 32)
-  float* total;           // (T, d): the sum over units, before the norm
+  float* total;           // (T, total_stride): the sum over units, before the norm
 
   int64_t width() const { return layer.hidden_size; }
   int64_t groups() const { return groups_of(width()); }
   int64_t padded() const { return groups() * kGroup; }
+  int64_t total_stride() const { return padded() + kRowPadding; }
   TokenRows view() const { return {normed, padded(), codes, groups(), static_cast<int32_t>(tokens)}; }
 
   // Runs units(worker), which ends with `total` written, between the first norm and the residual:
@@ -57,7 +58,7 @@ struct FfnRows {
       }
       units(worker);
       worker.barrier();
-      add_normed_phase(worker, total, layer.post_ffn_norm, layer.eps, hidden, tokens, width(), out);
+      add_normed_phase(worker, total, total_stride(), layer.post_ffn_norm, layer.eps, hidden, tokens, width(), out);
     });
   }
 

@@ -151,9 +151,13 @@ void test_rows(Kind kind, int64_t rows, int64_t cols, int count) {
     }
     expect_near("axpy_rows", y[static_cast<size_t>(c)], sum.value, c >= first && c < cols ? sum.limit(count) : 0.0);
   }
-  std::vector<float> cached = start;
-  kernels().axpy_cached_rows[kind](set, a.data(), first, cols, cached.data());
-  if (cached != y) fail("axpy_cached_rows has other bits than axpy_rows", 0, 0, 0);
+  const int64_t columns = padded - first;
+  std::vector<float> q(static_cast<size_t>(rows * columns)), scales(static_cast<size_t>(rows * columns / kGroup));
+  const UnpackedRows unpacked = {0, columns, q.data(), scales.data()};
+  std::vector<float> unpacked_y = start;
+  kernels().unpack_rows[kind](set, first, unpacked);
+  kernels().axpy_unpacked(unpacked, ids.data(), a.data(), count, cols - first, unpacked_y.data() + first);
+  if (unpacked_y != y) fail("axpy_unpacked has other bits than axpy_rows", 0, 0, 0);
   kernels().dequantize_row[kind](w.bytes.data(), padded, cols, 3.0f, row.data());
   for (int64_t c = 0; c < cols; ++c) {
     expect_near("dequantize_row", row[static_cast<size_t>(c)], w.dense[static_cast<size_t>(c)] * 3.0f, 0.0);
@@ -253,7 +257,7 @@ void test_read_bytes() {
 }  // namespace
 
 void test_matrix_kernels() {
-  static_assert(sizeof(MatrixKernels) == 37 * sizeof(void*), "the table grew: test the new entry here");
+  static_assert(sizeof(MatrixKernels) == 38 * sizeof(void*), "the table grew: test the new entry here");
   for (const Kind kind : kKinds) {
     for (const int64_t rows : {1, 15, 16, 17, 33, 48}) {
       for (const int tokens : {1, 2, 3, 4, 5, 9, 33}) test_panel_product(kind, rows, 96, rows, 96, tokens);
