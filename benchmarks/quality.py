@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from . import record, rounded_checkpoint
 from .case import Options
 from .checkpoints import write_checkpoints
+from .quality_report import ERRORS
 from .rounded_checkpoint import LARGE, NARROW, Rounding
 from .rounding import ROUNDINGS, packed, relative_error
 from .runner import say
@@ -147,16 +149,18 @@ def compare(
     options: Options,
     scratch: Path,
     is_text: bool,
+    chosen: Mapping[str, Mapping[str, Rounding]],
 ) -> dict[str, list[Figures]]:
-    """plan -> figures of every variant."""
+    """plan -> figures of everything shipped and of the `chosen` roundings of the weights alone."""
     found: dict[str, list[Figures]] = {plan: [] for plan in plans}
     reference: dict[str, list[F32]] = {}
     tokens: list[list[int]] = []
     variants: dict[str, tuple[str, Mapping[str, Rounding] | None]] = {"f32": ("f32", None)}
     variants |= {weights: (weights, None) for weights in SHIPPED}
-    variants |= {f"weights alone: {name}": ("f32", one) for name, one in choices().items()}
+    variants |= {f"weights alone: {name}": ("f32", one) for name, one in chosen.items()}
     for name, (weights, roundings) in variants.items():
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            os.environ["MATRYO_HOME"] = folder  # where `load` packs what is large
             path = source
             if roundings is not None:
                 path = Path(folder) / "rounded"
@@ -221,22 +225,27 @@ def measure(
     results: Path = record.RESULTS,
     characters: int = 20_000,
 ) -> dict[str, object]:
-    """Measure, save and return the document. Without a trained checkpoint: random layers only."""
-    cases: list[dict[str, object]] = []
+    """Measure, save and return the last document. Without a trained checkpoint: random layers."""
 
-    def keep(title: str, found: dict[str, list[Figures]]) -> None:
-        for plan, figures in found.items():
-            cases.append({"title": f"{title}, {plan}", "rows": [asdict(one) for one in figures]})
+    def keep(
+        title: str, found: dict[str, list[Figures]], *more: dict[str, object]
+    ) -> dict[str, object]:
+        cases = [
+            {"title": f"{title}, {plan}", "rows": [asdict(one) for one in figures]}
+            for plan, figures in found.items()
+        ]
+        return record.save("quality", options, {}, [*more, *cases], results)
 
     if trained is not None and heldout is not None:
         say("trained model")
-        cases.append({"title": "errors of the weights", "rows": errors_of_weights(trained)})
+        errors: dict[str, object] = {"title": ERRORS, "rows": errors_of_weights(trained)}
         plans = smallest_and_largest(json.loads((trained / "plans.json").read_text()))
 
         def text(model: Any) -> list[list[int]]:
             return windows_of_text(model, heldout, characters)
 
-        keep("trained", compare(trained, text, plans, options, scratch, is_text=True))
+        found = compare(trained, text, plans, options, scratch, True, choices())
+        keep("trained", found, errors)
     say("random layers of full width")
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         pieces = vocabulary.made_up(FULL_WIDTH.vocabulary)
@@ -246,5 +255,5 @@ def measure(
         def ids(model: Any) -> list[list[int]]:
             return random_windows(FULL_WIDTH.per_layer_vocabulary)
 
-        keep("random", compare(source, ids, ["full"], options, scratch, is_text=False))
-    return record.save("quality", options, {}, cases, results)
+        roundings = {name: one for name, one in choices().items() if name.startswith("large")}
+        return keep("random", compare(source, ids, ["full"], options, scratch, False, roundings))

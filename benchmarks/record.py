@@ -90,7 +90,7 @@ def documents(folder: Path = RESULTS) -> list[dict[str, Any]]:
 
 
 def newest(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
-    """The latest record of every case, by suite; each carries the `document` it comes from.
+    """The latest record of every case with a figure, by suite; each carries its `document`.
 
     Raises ValueError for a file of another format.
     """
@@ -98,6 +98,8 @@ def newest(folder: Path = RESULTS) -> dict[str, list[dict[str, Any]]]:
     for document in documents(folder):
         origin = {key: value for key, value in document.items() if key != "cases"}
         for one in document["cases"]:
+            if not any(m["round"] > 0 for m in one.get("measurements", [{"round": 1}])):
+                continue  # interrupted, or nobody could
             key = one.get("title") or one["size"]
             found.setdefault(document["suite"], {})[key] = {**one, "document": origin}
     return {suite: list(by_case.values()) for suite, by_case in found.items()}

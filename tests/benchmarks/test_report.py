@@ -123,6 +123,14 @@ def test_the_newest_record_of_each_case_is_shown(results: Path, tmp_path: Path) 
     assert "in fast rounds" not in page
 
 
+def test_an_interrupted_case_does_not_hide_an_older_one(results: Path) -> None:
+    for name, measurements in (("y.json", []), ("z.json", [repetition(0, "ours", 1.0)])):
+        empty = {**case(1.0), "measurements": measurements}
+        write(results, name, "decode", "2026-01-03T00:00:00", [empty])
+    (newest,) = [one for one in record.newest(results)["decode"] if one["title"].startswith("e2b")]
+    assert newest["document"]["time"] == "2026-01-02T00:00:00"
+
+
 def test_absent_contenders_are_named_with_their_reason(results: Path, tmp_path: Path) -> None:
     report.write(results, tmp_path / "page.md", tmp_path / "picture.svg")
     page = (tmp_path / "page.md").read_text()
