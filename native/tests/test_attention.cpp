@@ -60,8 +60,8 @@ void test_page(KvKind kind, int32_t head_dim, int32_t count) {
     const Page page(table, kind, head_dim, kUsed, rows);
     std::vector<float> scores(static_cast<size_t>(count * kPage));
     State state(count, head_dim), part(count, head_dim);
-    const AttendPage call = {page.part, head_dim, count, queries.data(), first.data(), last.data(), state.view(),
-                             scores.data()};
+    const AttendPage call = {page.part,    page.keys.data(), head_dim,     count,        queries.data(),
+                             first.data(), last.data(),      state.view(), scores.data()};
     table.attend_page[kind](call);
     table.attend_page[kind](call);  // a second page of the same keys: the state has history
     AttendPage other = call;
