@@ -77,16 +77,10 @@ void test_rows(int32_t n) {
   const std::vector<float> sin = random_floats(n / 2), attended = random_floats(n), normed = random_floats(n);
   const std::vector<float> laurel = random_floats(n);
   const auto size = static_cast<size_t>(n);
-  expect_as_scalar("norm_rotate", [&](const Kernels& table) {
-    std::vector<float> out(size), plain(size);
-    table.norm_rotate(x.data(), weight.data(), n, 1e-6f, cos.data(), sin.data(), out.data());
-    table.norm_rotate(x.data(), nullptr, n, 1e-6f, nullptr, nullptr, plain.data());
-    append(out, plain);
-    return out;
-  });
-  expect_as_scalar("scale_row", [&](const Kernels& table) {
-    std::vector<float> out(size + 1, kGuard);
-    table.scale_row(x.data(), n, 0.37f, out.data());
+  expect_as_scalar("rotate", [&](const Kernels& table) {
+    std::vector<float> out = x;
+    out.push_back(kGuard);
+    table.rotate(out.data(), n, cos.data(), sin.data());
     return out;
   });
   expect_as_scalar("int8_to_f32", [&](const Kernels& table) {
@@ -98,8 +92,8 @@ void test_rows(int32_t n) {
   });
   expect_as_scalar("end_attention", [&](const Kernels& table) {
     std::vector<float> out(size + 1, kGuard);
-    table.end_attention({x.data(), attended.data(), weight.data(), normed.data(),
-                         laurel.data(), weight.data(), n, 1e-6f, out.data()});
+    table.end_attention({x.data(), attended.data(), weight.data(), normed.data(), laurel.data(), weight.data(), 0.7f, 1.3f,
+                         n, out.data()});
     return out;
   });
 }
@@ -107,7 +101,7 @@ void test_rows(int32_t n) {
 }  // namespace
 
 void test_attention_kernels() {
-  static_assert(sizeof(AttentionKernels) == 11 * sizeof(void*), "the table grew: test the new entry here");
+  static_assert(sizeof(AttentionKernels) == 10 * sizeof(void*), "the table grew: test the new entry here");
   for (const KvKind kind : kKvKinds) {
     for (const int32_t head_dim : {8, 40, 256}) {
       for (const int32_t count : {1, 3, 4, 9}) test_page(kind, head_dim, count);
