@@ -30,6 +30,8 @@ of text.
 MAX_INTEGER_BITS = 256
 """Counters and indices need few; products of long numbers take minutes before they take memory."""
 
+_ITEM_CHARACTERS = 64  # what a number or a list counts for: as much as looking at it costs
+
 _FILTERS = (
     "abs capitalize count d default dictsort e escape first float int items join last length list "
     "lower map max min reject rejectattr replace reverse round safe select selectattr sort string "
@@ -221,7 +223,7 @@ def _check_size(value: Any) -> None:
     left, waiting = MAX_CHARACTERS, [value]
     while waiting:
         item = waiting.pop()
-        left -= len(item) + 2 if isinstance(item, str) else 8
+        left -= len(item) + 2 if isinstance(item, str) else _ITEM_CHARACTERS
         if left < 0:
             raise TemplateLimit(f"it writes out a value longer than {MAX_CHARACTERS}")
         if isinstance(item, (list, tuple)):
