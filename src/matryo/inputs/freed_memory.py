@@ -1,7 +1,7 @@
 """Memory that the C library keeps after it was freed.
 
-Reading Gemma's tokenizer.json needs 300 MB for a moment, in small pieces; glibc keeps them for later
-allocations of this kind, of which there are none, and they would count as resident for good.
+Reading Gemma's tokenizer.json needs 300 MB for a moment, in small pieces; glibc keeps them for
+later allocations of this kind, of which there are none, and they would count as resident for good.
 """
 
 from __future__ import annotations

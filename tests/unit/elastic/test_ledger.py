@@ -81,7 +81,8 @@ def test_elsewhere_arrays_count_as_resident(
 
 def test_mappings_with_spaces_and_deleted_files() -> None:
     text = (
-        "7f00-7f10 r--p 00000000 08:01 123    /a b/shell 0.bin\nSize: 64 kB\nRss: 32 kB\nAnonymous: 4 kB\n"
+        "7f00-7f10 r--p 00000000 08:01 123    /a b/shell 0.bin\nSize: 64 kB\nRss: 32 "
+        "kB\nAnonymous: 4 kB\n"
         "VmFlags: rd mr\n7f20-7f30 rw-p 00000000 00:00 0 \nSize: 8 kB\nRss: 8 kB\nAnonymous: 8 kB\n"
     )
     first, second = module._read_smaps(text)
