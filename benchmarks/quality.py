@@ -90,6 +90,17 @@ def log_softmax(logits: F32) -> npt.NDArray[np.float64]:
     return values
 
 
+def without_own(logits: F32, ids: Sequence[int]) -> F32:
+    """Logits without each position's own token.
+
+    A random model hardly moves a token away from its embedding, which is also its row of the head:
+    it would be all of the probability.
+    """
+    hidden = logits.copy()
+    hidden[np.arange(len(ids)), list(ids)] = -1e4
+    return hidden
+
+
 class Collector:
     """Sums over windows of tokens, for one variant against the reference."""
 
@@ -180,7 +191,10 @@ def collected(
 ) -> Figures:
     sums = Collector()
     for expected, other, ids in zip(known, logits, tokens, strict=True):
-        sums.add(expected, other, ids)
+        if is_text:
+            sums.add(expected, other, ids)
+        else:
+            sums.add(without_own(expected, ids), without_own(other, ids), ids)
     return sums.figures(name, is_text)
 
 

@@ -88,6 +88,14 @@ def test_figures_of_equal_logits_are_perfect_and_of_others_not() -> None:
     assert other.perplexity == 0.0
 
 
+def test_the_own_token_of_a_random_model_is_left_out() -> None:
+    logits = np.zeros((2, 4), np.float32)
+    logits[0, 1] = logits[1, 3] = 30.0
+    hidden = quality.log_softmax(quality.without_own(logits, [1, 3]))
+    np.testing.assert_allclose(np.exp(hidden[0]), [1 / 3, 0, 1 / 3, 1 / 3], atol=1e-6)
+    assert logits[0, 1] == 30.0
+
+
 def test_the_two_ends_of_the_plans_are_measured() -> None:
     small = {"layers": [0, 2], "ffn_width": [32, 32]}
     middle = {"layers": [0, 1, 2], "ffn_width": [32, 32, 32]}
