@@ -93,12 +93,12 @@ def test_forks_share_pages_until_they_write(engine: Engine, rng: np.random.Gener
     assert same_pages(copy.cache, sequence.cache)
 
 
-@pytest.mark.parametrize(("kv_kind", "limit"), [("bf16", 2e-4), ("int8", 4e-3)])
+@pytest.mark.parametrize(("kv_kind", "limit"), [("bf16", 2e-5), ("int8", 3e-4)])
 def test_smaller_keys_and_values_drift_little_and_not_more_with_length(
     models: Models, rng: np.random.Generator, kv_kind: str, limit: float
 ) -> None:
-    """Mean Kullback-Leibler divergence from f32 K/V, in nats, over 250 tokens; logits of this model
-    are ten times too sharp.
+    """Mean Kullback-Leibler divergence from f32 K/V over 250 tokens, in nats; the limits are ten
+    times what was seen.
     """
     model = models("f32")
     plan = presets(model.config)["full"]
