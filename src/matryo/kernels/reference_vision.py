@@ -1,0 +1,189 @@
+"""The operations of the vision encoder in plain numpy: their specification, and the oracle of the
+kernel tests.
+
+In: activations (H, W, C) float32, C-contiguous, one picture at a time; a `Filter` for each dense
+convolution. Out: the same numbers as `matryo.kernels.vision`, up to the rounding of sums: here
+everything is float64 and rounded once. Nothing is checked: arguments are trusted inside the
+package.
+
+int8: weights are `scale · q` per output channel, q in [-127, 127]. Activations are quantised for
+each row of the product, that is for each output pixel over all the input values it reads: `scale =
+absmax/127`, `q = rint(x·(127/absmax))` in float32, ties to even, zero rows stay zero. Integer sums
+are exact; the result is `float(sum)·(w_scale·a_scale)`.
+
+Source: docs/pictures.md; timm `mobilenetv5`; padding as TensorFlow's SAME.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I8 = npt.NDArray[np.int8]
+
+_SMALLEST_ABSMAX = 2.0**-100  # below it a row of activations counts as zero
+
+
+class Filter:
+    """The weights of a dense convolution, (Co, kh, kw, Ci): float32, or int8 with a float32 scale
+    per output channel.
+    """
+
+    def __init__(self, weights: F32 | I8, scales: F32 | None = None) -> None:
+        self.weights, self.scales = weights, scales
+
+    @property
+    def kind(self) -> str:
+        """`f32` or `i8`."""
+        return "f32" if self.scales is None else "i8"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(Co, kh, kw, Ci)."""
+        co, kh, kw, ci = self.weights.shape
+        return co, kh, kw, ci
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights and scales."""
+        return self.weights.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
+
+def quantize_filter(weights: F32) -> tuple[I8, F32]:
+    """int8 weights of the same shape, and scales (Co,), from float32 weights (Co, ...)."""
+    rows = weights.reshape(len(weights), -1)
+    absmax = np.abs(rows).max(axis=1)
+    return _quantize_rows(rows, absmax).reshape(weights.shape), (absmax / np.float32(127.0))
+
+
+def conv(
+    filter: Filter,
+    x: F32,
+    stride: int,
+    out: F32,
+    bias: F32 | None = None,
+    norm: F32 | None = None,
+    eps: float = 1e-6,
+    gelu: bool = False,
+    gamma: F32 | None = None,
+    residual: F32 | None = None,
+) -> None:
+    """out (H', W', Co) = x (H, W, Ci) convolved, H' = ceil(H / stride).
+
+    Then, in this order and each left out if None: + bias (Co,), RMS norm times norm (Co,), GELU,
+    · gamma (Co,), + residual (H', W', Co).
+    """
+    y = _product(filter, _patches(x, filter.shape[1:3], stride))
+    out[...] = _finish(y, bias, norm, eps, gelu, gamma, residual)
+
+
+def depthwise(
+    weight: F32,
+    x: F32,
+    stride: int,
+    out: F32,
+    norm: F32 | None = None,
+    eps: float = 1e-6,
+    gelu: bool = False,
+) -> None:
+    """out (H', W', C): each channel of x (H, W, C) has its own k x k of weight (k, k, C).
+
+    Then RMS norm times norm (C,), GELU.
+    """
+    patches = _patches(x.astype(np.float64), weight.shape[:2], stride)
+    y = np.einsum("hwijc,ijc->hwc", patches, weight.astype(np.float64))
+    out[...] = _finish(y, None, norm, eps, gelu, None, None)
+
+
+def inverted_bottleneck(
+    expand: Filter,
+    project: Filter,
+    x: F32,
+    out: F32,
+    norm_expand: F32,
+    norm_project: F32,
+    eps: float,
+    gamma: F32 | None = None,
+    residual: F32 | None = None,
+) -> None:
+    """out (H, W, Co) from x (H, W, Ci): two pointwise convolutions with a wide middle.
+
+    The first with norm and GELU; the second with norm, · gamma, + residual (H, W, Co).
+    """
+    wide = np.empty((*x.shape[:2], expand.shape[0]), np.float32)
+    conv(expand, x, 1, wide, None, norm_expand, eps, True)
+    conv(project, wide, 1, out, None, norm_project, eps, False, gamma, residual)
+
+
+def attend_pixels(q: F32, k: F32, v: F32, heads: int, scale: float, out: F32) -> None:
+    """out (N, heads·kd): softmax(scale · q kᵀ) v for q (N, heads·kd); all share k, v (M, kd)."""
+    queries = q.reshape(len(q), heads, -1).astype(np.float64)
+    scores = queries @ k.T.astype(np.float64) * scale
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    out[...] = (weights @ v.astype(np.float64)).reshape(out.shape)
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after an axis of `size` so that it gives ceil(size / stride) outputs; the
+    odd one goes after.
+    """
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _patches(x: npt.NDArray[Any], kernel: tuple[int, int], stride: int) -> npt.NDArray[Any]:
+    """A view (H', W', kh, kw, C) of the zero-padded input: what each output pixel reads."""
+    pad = [same_padding(size, side, stride) for size, side in zip(x.shape[:2], kernel, strict=True)]
+    padded = np.pad(x, [*pad, (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(0, 1))
+    return windows[::stride, ::stride].transpose(0, 1, 3, 4, 2)
+
+
+def _product(filter: Filter, patches: F32) -> F64:
+    """(H', W', Co): one dot product for each output pixel and channel."""
+    height, width = patches.shape[:2]
+    rows = patches.reshape(height * width, -1)
+    weights = filter.weights.reshape(filter.shape[0], -1).astype(np.float64)
+    if filter.scales is None:
+        y = rows.astype(np.float64) @ weights.T
+    else:
+        absmax = np.abs(rows).max(axis=1)
+        sums = _quantize_rows(rows, absmax).astype(np.float64) @ weights.T  # exact below 2**53
+        scales = (absmax / np.float32(127.0))[:, None] * filter.scales
+        y = sums * np.where(absmax < _SMALLEST_ABSMAX, 0, scales.T).T
+    return y.reshape(height, width, -1)
+
+
+def _quantize_rows(rows: F32, absmax: F32) -> I8:
+    zero = absmax < _SMALLEST_ABSMAX
+    inverse = np.float32(127.0) / np.where(zero, np.float32(1.0), absmax)
+    quantized: I8 = np.rint(rows * np.where(zero, np.float32(0.0), inverse)[:, None]).astype(
+        np.int8
+    )
+    return quantized
+
+
+def _finish(
+    y: F64,
+    bias: F32 | None,
+    norm: F32 | None,
+    eps: float,
+    gelu: bool,
+    gamma: F32 | None,
+    residual: F32 | None,
+) -> F64:
+    if bias is not None:
+        y = y + bias
+    if norm is not None:
+        y = y / np.sqrt(np.mean(y * y, axis=-1, keepdims=True) + eps) * norm
+    if gelu:
+        y = 0.5 * y * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (y + 0.044715 * y**3)))
+    if gamma is not None:
+        y = y * gamma
+    return y if residual is None else y + residual
