@@ -18,6 +18,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from matryo.config_section import Section, real, shown
 from matryo.errors import ConfigError
 
 GROUP = 32  # columns that share one quantisation scale; every FFN width is a multiple of it
@@ -48,18 +49,6 @@ IGNORED_KEYS: dict[str, str] = {
     "_attn_implementation_autoset": "concerns another program's kernels",
     "_attn_implementation": "concerns another program's kernels",
 }
-# Generation settings and class switches that older releases wrote into every nested config, all at
-# their defaults.
-_LEGACY_KEYS = frozenset(
-    """add_cross_attention bad_words_ids begin_suppress_tokens cross_attention_hidden_size
-    decoder_start_token_id diversity_penalty do_sample early_stopping
-    encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task
-    forced_bos_token_id forced_eos_token_id is_decoder length_penalty max_length min_length
-    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores prefix
-    pruned_heads remove_invalid_values repetition_penalty return_dict_in_generate sep_token_id
-    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder
-    tokenizer_class top_k top_p torchscript typical_p use_bfloat16""".split()
-)
 _ROPE_IGNORED = frozenset({"rope_type", "type"})
 _MODEL_TYPES = ("gemma3n", "gemma3n_text")
 _DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -157,14 +146,14 @@ def _text_section(document: object) -> Mapping[str, object]:
     if model_type not in _MODEL_TYPES:
         allowed = " or ".join(_MODEL_TYPES)
         raise ConfigError(
-            f"model_type is {_shown(model_type)}; this program runs {allowed} checkpoints"
+            f"model_type is {shown(model_type)}; this program runs {allowed} checkpoints"
         )
     if model_type == "gemma3n_text":
         return document
     section = document.get("text_config")
     if not isinstance(section, dict):
         raise ConfigError(
-            f"text_config must be an object in a gemma3n config, got {_shown(section)}"
+            f"text_config must be an object in a gemma3n config, got {shown(section)}"
         )
     return section
 
@@ -180,57 +169,13 @@ def _checkpoint_dtype(document: object) -> str:
             if value is None:
                 continue
             if not isinstance(value, str) or value.removeprefix("torch.") not in _DTYPES:
-                raise ConfigError(f"{key} is {_shown(value)}; allowed: {', '.join(_DTYPES)}")
+                raise ConfigError(f"{key} is {shown(value)}; allowed: {', '.join(_DTYPES)}")
             return _DTYPES[value.removeprefix("torch.")]
     return "f32"
 
 
-class _Section:
-    """Reads keys of one JSON object with checks, and remembers which keys were used."""
-
-    def __init__(self, values: Mapping[str, object]) -> None:
-        self._values = values
-        self._used: set[str] = {"dtype", "torch_dtype"}
-
-    def value(self, key: str) -> object:
-        self._used.add(key)
-        return self._values.get(key)
-
-    def integer(self, key: str, default: int | None, low: int, high: int) -> int:
-        value = self.value(key)
-        value = default if value is None else value
-        if value is None:
-            raise ConfigError(f"{key} is missing")
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise ConfigError(f"{key} is {_shown(value)}; allowed: an integer from {low} to {high}")
-        return value
-
-    def real(self, key: str, default: float, low: float, high: float) -> float:
-        value = self.value(key)
-        return _real(key, default if value is None else value, low, high)
-
-    def must_be(self, key: str, *allowed: object) -> None:
-        value = self.value(key)
-        if value is not None and not any(value == a and type(value) is type(a) for a in allowed):
-            raise ConfigError(
-                f"{key} is {_shown(value)}; only {' or '.join(map(_shown, allowed))} is supported"
-            )
-
-    def optional_id(self, key: str, vocab_size: int) -> int | None:
-        return None if self.value(key) is None else self.integer(key, None, 0, vocab_size - 1)
-
-    def refuse_unknown(self) -> None:
-        unknown = sorted(set(self._values) - self._used - set(IGNORED_KEYS) - _LEGACY_KEYS)
-        if unknown:
-            raise ConfigError(
-                f"unknown key {_shown(unknown[0])} in the text config; it may change the "
-                "arithmetic, "
-                "so it is refused rather than dropped"
-            )
-
-
 def _translate(values: Mapping[str, object], dtype: str) -> TextConfig:
-    section = _Section(values)
+    section = Section(values, "the text config", IGNORED_KEYS)
     hidden_size = section.integer("hidden_size", 2048, GROUP, _MAX_SIZE)
     num_layers = section.integer("num_hidden_layers", 35, 1, _MAX_LAYERS)
     num_shared = section.integer("num_kv_shared_layers", 15, 0, num_layers - 1)
@@ -280,7 +225,7 @@ def _translate(values: Mapping[str, object], dtype: str) -> TextConfig:
     return config
 
 
-def _refuse_variants(section: _Section) -> None:
+def _refuse_variants(section: Section) -> None:
     """Fields with one supported value; every published checkpoint has it."""
     section.must_be("hidden_activation", "gelu_pytorch_tanh")
     section.must_be("attention_bias", False)
@@ -306,7 +251,7 @@ def _ffn_widths(value: object, num_layers: int) -> tuple[int, ...]:
         whole = isinstance(entry, int) and not isinstance(entry, bool)
         if not whole or not GROUP <= entry <= _MAX_SIZE or entry % GROUP:  # type: ignore[operator]
             raise ConfigError(
-                f"{key} is {_shown(entry)}; allowed: a multiple of {GROUP} from {GROUP} to "
+                f"{key} is {shown(entry)}; allowed: a multiple of {GROUP} from {GROUP} to "
                 f"{_MAX_SIZE}"
             )
         return entry  # type: ignore[return-value]
@@ -324,7 +269,7 @@ def _sparsity(value: object, num_layers: int) -> tuple[float, ...]:
         return (0.95,) * num_sparse + (0.0,) * (num_layers - num_sparse)
 
     def check(key: str, entry: object) -> float:
-        share = _real(key, 0.0 if entry is None else entry, 0.0, 0.999_999)
+        share = real(key, 0.0 if entry is None else entry, 0.0, 0.999_999)
         if 0.0 < share < 0.5:
             raise ConfigError(
                 f"{key} is {share}; allowed: 0 (dense) or from 0.5: fewer cut gates save nothing"
@@ -339,11 +284,11 @@ def _layer_types(value: object, num_layers: int) -> tuple[str, ...]:
     if value is None:
         return tuple(FULL if layer % 5 == 4 else SLIDING for layer in range(num_layers))
     if not isinstance(value, list) or len(value) != num_layers:
-        raise ConfigError(f"layer_types is {_shown(value)}; expected a list of {num_layers} names")
+        raise ConfigError(f"layer_types is {shown(value)}; expected a list of {num_layers} names")
     for layer, kind in enumerate(value):
         if kind not in (SLIDING, FULL):
             raise ConfigError(
-                f"layer_types[{layer}] is {_shown(kind)}; allowed: {SLIDING} or {FULL}"
+                f"layer_types[{layer}] is {shown(kind)}; allowed: {SLIDING} or {FULL}"
             )
     return tuple(value)
 
@@ -365,13 +310,13 @@ def _kv_sources(layer_types: Sequence[str], num_owners: int) -> tuple[int, ...]:
     )
 
 
-def _rope_thetas(section: _Section) -> dict[str, float]:
+def _rope_thetas(section: Section) -> dict[str, float]:
     """RoPE base by layer type, from `rope_parameters` or the three older fields."""
     scaling = section.value("rope_scaling")
     if isinstance(scaling, dict):
         _rope_theta("rope_scaling", scaling, 0.0)
     elif scaling is not None:
-        raise ConfigError(f"rope_scaling is {_shown(scaling)}; allowed: null")
+        raise ConfigError(f"rope_scaling is {shown(scaling)}; allowed: null")
     thetas = {
         FULL: section.real("rope_theta", 1_000_000.0, 1.0, 1e12),
         SLIDING: section.real("rope_local_base_freq", 10_000.0, 1.0, 1e12),
@@ -380,7 +325,7 @@ def _rope_thetas(section: _Section) -> dict[str, float]:
     if parameters is None:
         return thetas
     if not isinstance(parameters, dict) or not set(parameters) <= set(thetas):
-        raise ConfigError(f"rope_parameters is {_shown(parameters)}; expected {FULL} and {SLIDING}")
+        raise ConfigError(f"rope_parameters is {shown(parameters)}; expected {FULL} and {SLIDING}")
     for kind, entry in parameters.items():
         if entry is not None:
             thetas[kind] = _rope_theta(f"rope_parameters.{kind}", entry, thetas[kind])
@@ -389,17 +334,17 @@ def _rope_thetas(section: _Section) -> dict[str, float]:
 
 def _rope_theta(name: str, entry: object, default: float) -> float:
     if not isinstance(entry, dict):
-        raise ConfigError(f"{name} is {_shown(entry)}; expected an object")
+        raise ConfigError(f"{name} is {shown(entry)}; expected an object")
     for key in ("rope_type", "type"):
         if entry.get(key, "default") != "default":
-            raise ConfigError(f"{name}.{key} is {_shown(entry[key])}; only 'default' is supported")
+            raise ConfigError(f"{name}.{key} is {shown(entry[key])}; only 'default' is supported")
     unknown = sorted(set(entry) - _ROPE_IGNORED - {"rope_theta"})
     if unknown:
         raise ConfigError(
-            f"unknown key {_shown(unknown[0])} in {name}; scaled RoPE is not supported"
+            f"unknown key {shown(unknown[0])} in {name}; scaled RoPE is not supported"
         )
     return (
-        _real(f"{name}.rope_theta", entry["rope_theta"], 1.0, 1e12)
+        real(f"{name}.rope_theta", entry["rope_theta"], 1.0, 1e12)
         if "rope_theta" in entry
         else default
     )
@@ -409,15 +354,8 @@ def _eos_ids(value: object, vocab_size: int) -> tuple[int, ...]:
     ids = value if isinstance(value, list) else [] if value is None else [value]
     for token in ids:
         if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocab_size:
-            raise ConfigError(f"eos_token_id is {_shown(value)}; allowed: ids below {vocab_size}")
+            raise ConfigError(f"eos_token_id is {shown(value)}; allowed: ids below {vocab_size}")
     return tuple(ids)
-
-
-def _real(key: str, value: object, low: float, high: float) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value <= high:  # type: ignore[operator]  # NaN fails the comparison
-        raise ConfigError(f"{key} is {_shown(value)}; allowed: a number from {low:g} to {high:g}")
-    return float(value)  # type: ignore[arg-type]
 
 
 def normal_quantile(share: float) -> float:
@@ -442,9 +380,3 @@ def _rounded(value: float, dtype: str) -> float:
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000  # nearest, ties to even
         return float(np.uint32(bits).view(np.float32))
     return float(np.float32(value))
-
-
-def _shown(value: object) -> str:
-    """A value for a message, cut short: hostile files hold long ones."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
