@@ -19,7 +19,8 @@ class Case:
     `generate` tokens, one after another, behind `context` cached tokens. start: a new process opens
     the checkpoint and gives the first token of a `prompt`-token prompt. memory: resident bytes
     while decoding behind `context` tokens. switch: our own change of size inside a session. sizes:
-    our speed and memory at several sizes in one process. kernel: one native product. logits: for the agreement check.
+    our speed and memory at several sizes in one process. kernel: one native product. logits: for
+    the agreement check.
     """
 
     kind: Kind
@@ -40,7 +41,8 @@ class Case:
             case "decode":
                 return f"{self.size} decode {self.generate} at {self.context}"
             case "start":
-                return f"{self.size} {'cold' if self.cold else 'warm'} start to first token of {self.prompt}"
+                start = "cold start" if self.cold else "warm start"
+                return f"{self.size} {start} to first token of {self.prompt}"
             case "memory":
                 return f"{self.size} resident at context {self.context}"
             case "switch":

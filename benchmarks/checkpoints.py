@@ -39,7 +39,7 @@ def write_checkpoints(
     pieces: vocabulary.Vocabulary,
     seed: int,
 ) -> None:
-    """Draw the widest model once and write every asked-for size and layout of it into `directory`."""
+    """Draw the widest model once and write every asked-for size and layout of it."""
     directory.mkdir(parents=True, exist_ok=True)
     sinks: list[Sink] = []
     for size in (nested_sizes(dims)[name] for name in sizes):

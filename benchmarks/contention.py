@@ -31,7 +31,7 @@ def parse_machine(stat: str) -> tuple[int, int]:
 
 
 def parse_process(stat: str) -> tuple[int, int]:
-    """(parent id, ticks of the process and its finished children) from the text of /proc/PID/stat."""
+    """(parent id, ticks of the process and its finished children) from a /proc/PID/stat."""
     fields = stat.rsplit(")", 1)[1].split()
     return int(fields[1]), sum(int(value) for value in fields[11:15])
 

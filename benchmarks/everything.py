@@ -61,7 +61,7 @@ STEPS = (
 
 
 def measure(step: Step, options: Options, results: Path) -> None:
-    """Do one step and save its result. Raises Refused if the reference of an agreement cannot run."""
+    """Do one step and save its result. Raises Refused if an agreement's reference cannot run."""
     chosen = replace(options, rounds=step.rounds)
     if step.suite == "agreement":
         agreement.measure(step.sizes, step.contenders, chosen, results, step.name)

@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 REPORTED_FLAGS = (
-    "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve",
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "asimd",
+    "asimddp", "i8mm", "sve",
 )  # fmt: skip
 REPORTED_PACKAGES = (
     "matryo",

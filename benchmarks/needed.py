@@ -1,8 +1,8 @@
 """Bytes one decoded token must read: the numerator of every share of the read bandwidth.
 
 In: an open model, one of its plans, the number of cached tokens. Out: bytes, counted by
-`matryo.model.cost` from the stored matrices: each of the plan once in the kind it is stored as (of a
-sparse layer only the rows of units that are not cut), and the keys and values the token attends to.
+`matryo.model.cost` from the stored matrices: each of the plan once in the kind it is stored as (of
+a sparse layer only the rows of units that are not cut), and the keys and values it attends to.
 """
 
 from __future__ import annotations

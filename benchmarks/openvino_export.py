@@ -29,7 +29,7 @@ def export(source: Path, target: Path) -> None:
 
 
 def compress(source: Path, target: Path) -> None:
-    """All weights to 4 bits, the head and the tables too: the fewest bytes a token that it offers."""
+    """All weights to 4 bits, head and tables too: the fewest bytes a token that it offers."""
     import nncf
     import openvino
 

@@ -33,14 +33,16 @@ def draw_ratios(bars: Sequence[tuple[str, Spread]], path: Path) -> None:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 70}" height="{height}" '
         f'font-family="system-ui, sans-serif" font-size="12" fill="{INK}">',
         '<rect width="100%" height="100%" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="18">times as fast as the other engine (median, interquartile range)</text>',
+        f'<text x="{LEFT}" y="18">times as fast as the other engine '
+        "(median, interquartile range)</text>",
     ]
     step, tick = tick_step(largest), 0.0
     while tick <= largest:
         x = LEFT + tick * scale
         stroke = INK if tick == 1.0 else GRID
         parts.append(
-            f'<line x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{height - BOTTOM}" stroke="{stroke}"/>'
+            f'<line x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{height - BOTTOM}" '
+            f'stroke="{stroke}"/>'
         )
         parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{tick:g}x</text>')
         tick += step
@@ -52,7 +54,8 @@ def draw_ratios(bars: Sequence[tuple[str, Spread]], path: Path) -> None:
         parts += [
             f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(label)}</text>',
             f'<rect x="{LEFT}" y="{y}" width="{end - LEFT:.1f}" height="{BAR}" fill="{FILL}"/>',
-            f'<line x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}" stroke="{RANGE}" stroke-width="3"/>',
+            f'<line x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}" '
+            f'stroke="{RANGE}" stroke-width="3"/>',
             f'<text x="{max(end, high) + 6:.1f}" y="{y + 12}">{value.median:.2f}x</text>',
         ]
     parts.append("</svg>")

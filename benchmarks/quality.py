@@ -2,7 +2,7 @@
 
 In: a trained checkpoint with held-out text (`scripts/nano` makes both), and random layers of full
 width. Out: rows for what is shipped (bf16, q8, q4: rounded weights and rounded activations) and for
-the choices behind it (weights alone): how the 4-bit scale is found, and which tensors get more bits.
+the choices behind it (weights alone): how the 4-bit scale is found, which tensors get more bits.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def smallest_and_largest(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def errors_of_weights(source: Path) -> list[dict[str, object]]:
-    """Relative error of each rounding on the large matrices of a checkpoint and on Gaussian ones."""
+    """Relative error of each rounding, on a checkpoint's large matrices and on Gaussian ones."""
     tensors = [
         values
         for name, values in rounded_checkpoint.read(source).items()

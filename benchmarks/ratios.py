@@ -40,7 +40,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """How many times more we reach, round by round. Raises ValueError if the rounds do not pair up."""
+    """How many times more we reach, by round. Raises ValueError if the rounds do not pair up."""
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} rounds of ours against {len(theirs)} of theirs")
     return [a / b for a, b in zip(ours, theirs, strict=True) if b > 0]

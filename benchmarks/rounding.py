@@ -1,7 +1,7 @@
 """Ways to round a matrix to 4 or 8 bits and back, all as float32, to compare them.
 
-In: a float32 matrix whose groups of 32 run along the columns. Out: the matrix a kernel would compute
-with. `search` is the packer itself; the others are what it was chosen over.
+In: a float32 matrix whose groups of 32 run along the columns. Out: the matrix a kernel would
+compute with. `search` is the packer itself; the others are what it was chosen over.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ def say(text: str) -> None:
 def show(measurement: Measurement) -> None:
     result = measurement.result
     say(
-        f"  round {measurement.round} {measurement.contender:16} {result.rate:9.2f}/s {result.seconds:8.3f} s  "
+        f"  round {measurement.round} {measurement.contender:16} "
+        f"{result.rate:9.2f}/s {result.seconds:8.3f} s  "
         f"read {measurement.bandwidth_before:4.1f} {measurement.bandwidth_after:4.1f} GB/s  "
         f"others {measurement.others:5.1%}  resident {result.resident_bytes / 1e9:5.2f} GB"
     )

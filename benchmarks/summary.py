@@ -19,7 +19,7 @@ STATES = ("all", "slow", "fast")
 
 @dataclass(frozen=True)
 class Row:
-    """One contender in one case. `ratios` says how many times faster ours is, by bandwidth state."""
+    """One contender in one case. `ratios`: how many times faster ours is, by bandwidth state."""
 
     contender: str
     rate: Spread

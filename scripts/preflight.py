@@ -1,7 +1,7 @@
 """Check what building Matryo needs from the system, before anything is downloaded.
 
-In: this Python and its machine. Out: exit code 0, or one line for each missing thing and 1. Written for any
-Python 3, so that an old one gets the message too.
+In: this Python and its machine. Out: exit code 0, or one line for each missing thing and 1. Written
+for any Python 3, so that an old one gets the message too.
 """
 
 import os

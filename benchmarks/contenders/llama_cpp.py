@@ -163,7 +163,7 @@ def run_test(state: State, case: Case) -> Result:
 
 
 def run_start(state: State, case: Case) -> Result:
-    """A whole process from its start to the logits behind the prompt (no tokenising, no sampling)."""
+    """A whole process from its start to the logits of the prompt (no tokenising, no sampling)."""
     close(state)
     if case.cold:
         drop_from_page_cache(checkpoint(state, case.size))
@@ -189,8 +189,8 @@ def run_logits(state: State, case: Case) -> Result:
     base = target.with_suffix(".kld")
     words = [
         perplexity, "-m", str(checkpoint(state, case.size)), "-t", str(state.options.threads),
-        "-f", str(target.with_name("text.txt")), "-c", str(case.prompt), "-b", str(case.prompt), "--chunks", "1",
-        "--kl-divergence-base", str(base), "--no-warmup",
+        "-f", str(target.with_name("text.txt")), "-c", str(case.prompt), "-b", str(case.prompt),
+        "--chunks", "1", "--kl-divergence-base", str(base), "--no-warmup",
     ]  # fmt: skip
     started = time.perf_counter()
     done = subprocess.run(words, capture_output=True, text=True, timeout=900, check=False)

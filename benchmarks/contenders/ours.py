@@ -192,7 +192,6 @@ def start(state: State, case: Case) -> Result:
 
 def switch(state: State, case: Case) -> Result:
     """Decode at one size, change to the other, decode on, and back; all in one session."""
-    model = model_of(state, case.size)
     small, large = "e2b", "e4b"
     session = behind(state, Case("switch", small, context=case.context))
     before, _ = memory_of(os.getpid())

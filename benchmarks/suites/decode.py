@@ -8,9 +8,10 @@ from ..case import Case
 
 TITLE = "Decode"
 EXPLANATION = (
-    "Tokens a second, one at a time, behind a cached context. Ours includes sampling, detokenising and the Python "
-    "session; llama-bench feeds random ids and does neither. Percentages are the bytes a token needs (weights read, "
-    "activation sparsity counted, plus keys and values) times the rate, over the read bandwidth measured beside it."
+    "Tokens a second, one at a time, behind a cached context. Ours includes sampling, detokenising "
+    "and the Python session; llama-bench feeds random ids and does neither. Percentages are the "
+    "bytes a token needs (weights read, activation sparsity counted, plus keys and values) times "
+    "the rate, over the read bandwidth measured beside it."
 )
 CONTENDERS: tuple[str, ...] = (
     "ours",

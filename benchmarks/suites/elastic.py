@@ -8,9 +8,10 @@ from ..case import Case, Kind
 
 TITLE = "Change of size"
 EXPLANATION = (
-    "One process, one copy of the weights, one session: seconds for the assignment of the other size, how much longer "
-    "the first token after it takes than the later ones, the rate at each size, and the resident set before and after "
-    "the larger size was used. Then sizes between the two, smallest first, in one process."
+    "One process, one copy of the weights, one session: seconds for the assignment of the other "
+    "size, how much longer the first token after it takes than the later ones, the rate at each "
+    "size, and the resident set before and after the larger size was used. Then sizes between the "
+    "two, smallest first, in one process."
 )
 CONTENDERS: tuple[str, ...] = ("ours",)
 ROUNDS = 5

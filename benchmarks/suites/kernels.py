@@ -1,4 +1,4 @@
-"""Single native products at the model's shapes, beside the bandwidth they are limited by and numpy."""
+"""Single native products at the model's shapes, beside the bandwidth that limits them and numpy."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from ..case import Case
 
 TITLE = "Products"
 EXPLANATION = (
-    "One token (T=1) is limited by how fast the weights can be read, so the percentage is of the bandwidth measured "
-    "beside it; 512 tokens by arithmetic, in billions of operations a second (two a weight and token). The weights of "
-    "one repetition are larger than the caches together. numpy multiplies float32 matrices of the same shape."
+    "One token (T=1) is limited by how fast the weights can be read, so the percentage is of the "
+    "bandwidth measured beside it; 512 tokens by arithmetic, in billions of operations a second "
+    "(two a weight and token). The weights of one repetition are larger than the caches together. "
+    "numpy multiplies float32 matrices of the same shape."
 )
 CONTENDERS: tuple[str, ...] = ("ours",)
 ROUNDS = 5

@@ -8,8 +8,9 @@ from ..case import Case
 
 TITLE = "Resident memory"
 EXPLANATION = (
-    "Resident set of the process (everything: weights, cache, program, mapped file pages) after decoding 16 tokens "
-    "behind 2048, and its peak since the start. llama-bench keeps a second copy of the cache (about 35 MB)."
+    "Resident set of the process (everything: weights, cache, program, mapped file pages) after "
+    "decoding 16 tokens behind 2048, and its peak since the start. llama-bench keeps a second copy "
+    "of the cache (about 35 MB)."
 )
 CONTENDERS: tuple[str, ...] = ("ours", "llama_cpp", "llama_cpp_mix", "transformers_cpu")
 ROUNDS = 1

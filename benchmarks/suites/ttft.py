@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from ..case import Case
 
 TITLE = "Time to first token, model open"
-EXPLANATION = "Short prompts from an empty cache in a process that already holds the weights, as tokens a second."
+EXPLANATION = (
+    "Short prompts from an empty cache in a process that already holds the weights, as tokens a "
+    "second."
+)
 CONTENDERS: tuple[str, ...] = ("ours", "llama_cpp", "llama_cpp_mix", "transformers_cpu")
 ROUNDS = 9
 FRESH = False

@@ -59,7 +59,7 @@ def nested_sizes(dimensions: Dimensions) -> dict[str, Size]:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of the widest model and the distribution of its values: mean + spread * N(0, 1)."""
+    """One tensor of the widest model and how its values are drawn: mean + spread * N(0, 1)."""
 
     name: str
     shape: tuple[int, ...]
@@ -119,7 +119,7 @@ def norm(name: str, width: int, mean: float = 1.0, layer: int | None = None) -> 
 
 
 def layer_tensors(layer: int, dims: Dimensions) -> list[TensorSpec]:
-    """One decoder layer. Readers carry dead k, v and k_norm tensors, as published checkpoints do."""
+    """One decoder layer. Readers carry dead k, v and k_norm, as in published checkpoints."""
     p = f"model.layers.{layer}."
     d, queries, keys = dims.hidden, dims.heads * dims.head_dim, dims.kv_heads * dims.head_dim
     # q and k norms of 0.5 give attention scores a spread of 4, so that a query attends to a few

@@ -6,7 +6,7 @@ Q4_0: 32 values share one float16 scale d = extreme / -8 (the value of largest m
 sign, becomes code 0), code = trunc(x / d + 8.5) capped at 15, low nibbles are values 0..15 and high
 nibbles 16..31. Q6_K: 256 values share one float16 d, each 16 of them an int8 multiple of it; codes
 of 6 bits, their low nibbles and high pairs stored apart. Its scales come from the extremes alone,
-where llama-quantize searches for better ones: the same bytes and the same time, a little less exact.
+where llama-quantize searches for better ones: the same bytes and time, a little less exact.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ In: `CACHE` as written by `prepare.py`. Out: `OUTPUT/hf` (a Hugging Face directo
 
 Each step samples one plan: the full model half of the time, else a smaller one.
 Weights are kept in float32; the forward pass runs on a copy in `--compute`: float32, or bfloat16 on
-processors that multiply it (elsewhere it is emulated and tens of times slower). Matrices follow Muon
-(orthogonalised momentum), embeddings and vectors AdamW. The learning rate warms up, stays
+processors that multiply it (elsewhere it is emulated and tens of times slower). Matrices follow
+Muon (orthogonalised momentum), embeddings and vectors AdamW. The learning rate warms up, stays
 constant and falls to zero over the last part (`--decay`), so `--steps` may be changed on resuming.
 """
 

@@ -1,7 +1,8 @@
 """One Gemma 3n checkpoint, every size, on the device you have.
 
-In: a path to a checkpoint, or nothing for the embedded model. Out: `load` gives a `Model`; from there `Model.session`,
-`Model.logits` and the rest. Names are imported when they are first used, so that `import matryo` is cheap.
+In: a path to a checkpoint, or nothing for the embedded model. Out: `load` gives a `Model`; from
+there `Model.session`, `Model.logits` and the rest. Names are imported when they are first used, so
+that `import matryo` is cheap.
 
 >>> import matryo
 >>> model = matryo.load()

@@ -1,4 +1,7 @@
-"""Signatures of the compiled module. Shapes and dtypes: docs/architecture.md; the numpy twins: kernels/reference.py."""
+"""Signatures of the compiled module.
+
+Shapes and dtypes: docs/architecture.md; the numpy twins: kernels/reference.py.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +21,9 @@ def set_threads(threads: int) -> None: ...
 def read_bandwidth(bytes: int, threads: int, repeats: int) -> list[float]: ...
 
 class Matrix:
-    def __init__(self, kind: str, layout: str, rows: int, cols: int, data: npt.NDArray[Any]) -> None: ...
+    def __init__(
+        self, kind: str, layout: str, rows: int, cols: int, data: npt.NDArray[Any]
+    ) -> None: ...
     @property
     def kind(self) -> str: ...
     @property

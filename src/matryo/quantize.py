@@ -1,11 +1,12 @@
 """Float weights to kernel layouts and back, and which tensor gets which kind.
 
-In: float32 matrices. Out: arrays of docs/architecture.md section 2, made by the native packer. `unpack` is the exact
-inverse of what a kernel reads, for tests and reports.
+In: float32 matrices. Out: arrays of docs/architecture.md section 2, made by the native packer.
+`unpack` is the exact inverse of what a kernel reads, for tests and reports.
 
-Policy. `q4` stores what is large and read in full for every token at 4 bits; the projections through narrow places (LAuReL,
-per-layer embeddings, AltUp) are 1-3 % of the bytes and stay at 8 bits, because an error there is not averaged out.
-The figures behind this are in docs/quantisation.md.
+Policy. `q4` stores what is large and read in full for every token at 4 bits; the projections
+through narrow places (LAuReL, per-layer embeddings, AltUp) are 1-3 % of the bytes and stay at 8
+bits, because an error there is not averaged out. The figures behind this are in
+docs/quantisation.md.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ F32 = npt.NDArray[np.float32]
 PANEL, GROUP = 16, 32
 WEIGHTS = ("f32", "bf16", "q8", "q4")
 _NARROW = (
-    "laurel_left", "laurel_right", "ple_gate", "ple_projection", "ple_model_projection", "altup_projection",
-    "altup_unembed",
+    "laurel_left", "laurel_right", "ple_gate", "ple_projection", "ple_model_projection",
+    "altup_projection", "altup_unembed",
 )  # fmt: skip
 _LARGE = ("embed", "ple", "q", "k", "v", "o", "gate", "up", "down")
 
 # weights -> family of tensors -> kind
 KIND_POLICY: Mapping[str, Mapping[str, str]] = {
-    weights: dict.fromkeys(_LARGE, weights) | dict.fromkeys(_NARROW, "q8" if weights == "q4" else weights)
+    weights: dict.fromkeys(_LARGE, weights)
+    | dict.fromkeys(_NARROW, "q8" if weights == "q4" else weights)
     for weights in WEIGHTS
 }
 
@@ -79,7 +81,10 @@ def empty(kind: str, layout: str, rows: int, cols: int) -> Array:
 
 
 def pack(kind: str, layout: str, dense: F32) -> Array:
-    """dense (R, C) float32 -> stored array. Raises ValueError naming the first weight that is not finite."""
+    """dense (R, C) float32 -> stored array.
+
+    Raises ValueError naming the first weight that is not finite.
+    """
     from matryo import kernels
 
     out = empty(kind, layout, *dense.shape)

@@ -1,8 +1,9 @@
-"""Packed arrays -> typed weights. Shapes and dtypes are checked and the tensor at fault named; nothing is computed.
+"""Packed arrays -> typed weights, checked; nothing is computed.
 
-In: a `TextConfig`, a mapping from the tensor names of docs/architecture.md section 3 to arrays (usually read-only views
-of a mapped file), and the plans of the shells at hand, smallest first. Out: `TextWeights`. The kind of a matrix (f32,
-bf16, q8, q4) follows from the dtype and shape of its array.
+In: a `TextConfig`, a mapping from the tensor names of docs/architecture.md section 3 to arrays
+(usually read-only views of a mapped file), and the plans of the shells at hand, smallest first.
+Out: `TextWeights`. The kind of a matrix (f32, bf16, q8, q4) follows from the dtype and shape of its
+array; a tensor of the wrong dtype or shape is named.
 """
 
 from __future__ import annotations
@@ -61,10 +62,14 @@ class TextWeights:
 
 
 def build_weights(
-    config: TextConfig, tensors: Mapping[str, Array], shells: Sequence[Plan], make_matrix: MakeMatrix
+    config: TextConfig,
+    tensors: Mapping[str, Array],
+    shells: Sequence[Plan],
+    make_matrix: MakeMatrix,
 ) -> TextWeights:
-    """Checks and wraps the packed tensors. `make_matrix(kind, layout, rows, cols, data)` is `kernels.Matrix`.
+    """Checks and wraps the packed tensors.
 
+    `make_matrix(kind, layout, rows, cols, data)` is `kernels.Matrix`.
     Raises CheckpointError naming the tensor that is missing or has the wrong dtype or shape.
     """
     reader = _Reader(tensors, make_matrix)
@@ -153,13 +158,17 @@ def _misshapen(name: str, layout: str, rows: int, cols: int, array: Array) -> st
     )
 
 
-def _ple_tables(reader: _Reader, config: TextConfig, shells: Sequence[Plan]) -> tuple[PleTable, ...]:
+def _ple_tables(
+    reader: _Reader, config: TextConfig, shells: Sequence[Plan]
+) -> tuple[PleTable, ...]:
     tables, seen = [], frozenset[int]()
     for number, shell in enumerate(shells):
         added = tuple(layer for layer in shell.layers if layer not in seen)
         if added:
             cols = len(added) * config.ple_dim
-            tables.append(PleTable(reader.rows(f"ple.{number}", config.ple_vocab_size, cols), added))
+            tables.append(
+                PleTable(reader.rows(f"ple.{number}", config.ple_vocab_size, cols), added)
+            )
         seen = seen.union(added)
     return tuple(tables)
 
@@ -167,12 +176,18 @@ def _ple_tables(reader: _Reader, config: TextConfig, shells: Sequence[Plan]) -> 
 def _multimodal(reader: _Reader, config: TextConfig) -> F32 | None:
     if not reader.has("multimodal"):
         return None
-    return reader.vector("multimodal", (config.vocab_size - config.ple_vocab_size, config.hidden_size))
+    return reader.vector(
+        "multimodal", (config.vocab_size - config.ple_vocab_size, config.hidden_size)
+    )
 
 
-def _layers(reader: _Reader, config: TextConfig, shells: Sequence[Plan]) -> tuple[Layer | None, ...]:
+def _layers(
+    reader: _Reader, config: TextConfig, shells: Sequence[Plan]
+) -> tuple[Layer | None, ...]:
     here = {layer for shell in shells for layer in shell.layers}
-    return tuple(_layer(reader, config, n, shells) if n in here else None for n in range(config.num_layers))
+    return tuple(
+        _layer(reader, config, n, shells) if n in here else None for n in range(config.num_layers)
+    )
 
 
 def _layer(reader: _Reader, config: TextConfig, number: int, shells: Sequence[Plan]) -> Layer:
@@ -213,7 +228,8 @@ def _matrix_sizes(config: TextConfig) -> dict[str, tuple[int, int]]:
     sizes = {
         "q": (queries, width), "k": (keys, width), "v": (keys, width), "o": (width, queries),
         "laurel_left": (config.laurel_rank, width), "laurel_right": (width, config.laurel_rank),
-        "ple_gate": (ple, width), "ple_projection": (width, ple), "ple_model_projection": (ple, width),
+        "ple_gate": (ple, width), "ple_projection": (width, ple),
+        "ple_model_projection": (ple, width),
     }  # fmt: skip
     return {name: sizes[name] for name in MATRICES}
 
@@ -227,9 +243,11 @@ def _segments(
         prefix, units = f"layers.{number}.ffn.{index}.", end - done
         gate = reader.panel(prefix + "gate", units, width)
         if config.sparsity[number]:
-            up, down = reader.rows(prefix + "up", units, width), reader.rows(prefix + "down", units, width)
+            up = reader.rows(prefix + "up", units, width)
+            down = reader.rows(prefix + "down", units, width)
         else:
-            up, down = reader.panel(prefix + "up", units, width), reader.panel(prefix + "down", width, units)
+            up = reader.panel(prefix + "up", units, width)
+            down = reader.panel(prefix + "down", width, units)
         segments.append(Segment(gate, up, down))
         done = end
     return tuple(segments)

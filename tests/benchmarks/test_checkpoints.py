@@ -23,8 +23,8 @@ from gguf import GGUFReader, dequantize
 from tokenizers import Tokenizer
 
 DIMENSIONS = Dimensions(
-    layers=15, owners=5, sparse_layers=3, hidden=64, ffn=128, heads=4, kv_heads=2, head_dim=32, per_layer=32,
-    laurel_rank=32, vocabulary=1280, per_layer_vocabulary=1024, sliding_window=8,
+    layers=15, owners=5, sparse_layers=3, hidden=64, ffn=128, heads=4, kv_heads=2, head_dim=32,
+    per_layer=32, laurel_rank=32, vocabulary=1280, per_layer_vocabulary=1024, sliding_window=8,
 )  # fmt: skip
 
 

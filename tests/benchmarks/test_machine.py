@@ -12,7 +12,10 @@ from benchmarks import contention, machine
 
 
 def test_cpuinfo_gives_the_model_and_the_flags_that_matter() -> None:
-    text = "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nflags\t\t: fpu avx2 avx512f sse\n\nmodel name\t: other\n"
+    text = (
+        "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nflags\t\t: fpu avx2 avx512f sse\n\n"
+        "model name\t: other\n"
+    )
     assert machine.parse_cpuinfo(text) == ("Some CPU @ 3 GHz", ["avx2", "avx512f"])
 
 

@@ -20,7 +20,8 @@ def repetition(number: int, contender: str, seconds: float, bandwidth: float) ->
         "round": number,
         "contender": contender,
         "result": {
-            "seconds": seconds, "tokens": 64, "resident_bytes": 1_500_000_000, "peak_bytes": 0, "details": details,
+            "seconds": seconds, "tokens": 64, "resident_bytes": 1_500_000_000, "peak_bytes": 0,
+            "details": details,
         },
         "bandwidth_before": bandwidth,
         "bandwidth_after": bandwidth,

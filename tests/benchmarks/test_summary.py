@@ -54,8 +54,10 @@ def test_the_first_round_is_discarded_and_ratios_are_taken_within_rounds() -> No
 def test_rounds_are_split_by_the_bandwidth_beside_ours() -> None:
     _, theirs = rows(
         record(
-            repetition(1, "ours", 20.0, bandwidth=30.0), repetition(1, "llama_cpp", 10.0, bandwidth=48.0),
-            repetition(2, "ours", 30.0, bandwidth=48.0), repetition(2, "llama_cpp", 10.0, bandwidth=30.0),
+            repetition(1, "ours", 20.0, bandwidth=30.0),
+            repetition(1, "llama_cpp", 10.0, bandwidth=48.0),
+            repetition(2, "ours", 30.0, bandwidth=48.0),
+            repetition(2, "llama_cpp", 10.0, bandwidth=30.0),
         )
     )  # fmt: skip
     assert theirs.ratios["slow"].median == pytest.approx(2.0)

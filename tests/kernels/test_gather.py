@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,7 @@ def test_an_id_out_of_range_is_named(bad: int, rng: np.random.Generator) -> None
 def test_gather_refuses_wrong_arguments(rng: np.random.Generator) -> None:
     w = stored("q4", "rows", normal(rng, 5, 32))
     ids, out = np.zeros(2, np.int32), np.zeros((2, 32), np.float32)
+    bad_ids: Any
     for bad_ids in (ids.astype(np.int64), np.zeros(4, np.int32)[::2]):
         with pytest.raises(TypeError):
             kernels.gather(w, bad_ids, 1.0, out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -137,6 +139,8 @@ def test_wrong_arguments_are_refused(rng: np.random.Generator) -> None:
     w = stored("q4", "panel", normal(rng, 16, 64))
     rows = stored("q4", "rows", normal(rng, 16, 64))
     x, out = np.zeros((2, 64), np.float32), np.zeros((2, 16), np.float32)
+    bad_x: Any
+    bad_out: Any
     for bad_x in (x.astype(np.float64), np.zeros((4, 64), np.float32)[::2], x[0]):
         with pytest.raises(TypeError):
             kernels.matmul(w, bad_x, out)

@@ -63,7 +63,9 @@ def test_arrays_are_wrapped_not_copied(arrays: dict[str, Arrays]) -> None:
 def test_the_first_shell_alone_is_enough_for_its_plan(arrays: dict[str, Arrays]) -> None:
     first = packed_tensors(random_state(CONFIG), CONFIG, SHELLS[:1], "q4")
     weights = build_weights(CONFIG, first, SHELLS[:1], PlainMatrix)
-    assert [layer is not None for layer in weights.layers] == [n in INNER.layers for n in range(CONFIG.num_layers)]
+    assert [layer is not None for layer in weights.layers] == [
+        n in INNER.layers for n in range(CONFIG.num_layers)
+    ]
     weights.check(INNER)
     with pytest.raises(PlanError, match="needs 64 FFN units of layer 0, 32 are here"):
         weights.check(Plan((0, 1, 2, 4), (64, 64, 64, 32), 3))

@@ -1,8 +1,8 @@
 """Typed front of the native module: the same operations as `reference.py`, compiled.
 
-In: C-contiguous arrays of the exact dtype (anything else is a TypeError or ValueError; nothing is converted or copied).
-`start()` reads MATRYO_ISA and MATRYO_THREADS once, before the first model is built; nothing happens at import. The thread
-pool and the instruction set belong to the process.
+In: C-contiguous arrays of the exact dtype (anything else is a TypeError or ValueError; nothing is
+converted or copied). `start()` reads MATRYO_ISA and MATRYO_THREADS once, before the first model is
+built; nothing happens at import. The thread pool and the instruction set belong to the process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ try:
     from matryo import _native
 except ImportError as error:
     raise KernelError(
-        f"the compiled kernels are missing or do not fit this Python ({error}); install matryo with pip"
+        f"the compiled kernels are missing or do not fit this Python ({error}); "
+        "install matryo with pip"
     ) from error
 from matryo._native import (
     Matrix,
@@ -51,16 +52,19 @@ from matryo._native import (
 )
 
 __all__ = [
-    "Matrix", "PageTable", "advise_rows", "altup_correct", "altup_expand", "altup_merge", "altup_predict", "argmax",
-    "attend", "attention", "feed_forward", "gather", "isa", "isas", "layer_handle", "logits", "matmul", "matmul_group", "pack",
-    "ple_combine", "read_bandwidth", "rms_norm", "set_isa", "set_threads", "start", "threads", "top_k", "unpack",
-    "write_kv",
+    "Matrix", "PageTable", "advise_rows", "altup_correct", "altup_expand", "altup_merge",
+    "altup_predict", "argmax", "attend", "attention", "feed_forward", "gather", "isa", "isas",
+    "layer_handle", "logits", "matmul", "matmul_group", "pack", "ple_combine", "read_bandwidth",
+    "rms_norm", "set_isa", "set_threads", "start", "threads", "top_k", "unpack", "write_kv",
 ]  # fmt: skip
 
 
 @cache
 def start() -> None:
-    """Applies MATRYO_ISA and MATRYO_THREADS, once a process. Raises KernelError for a value that cannot be used."""
+    """Applies MATRYO_ISA and MATRYO_THREADS, once a process.
+
+    Raises KernelError for a value that cannot be used.
+    """
     name, count = os.environ.get("MATRYO_ISA"), os.environ.get("MATRYO_THREADS")
     if name is not None:
         if name not in isas():
@@ -70,7 +74,9 @@ def start() -> None:
         try:
             set_threads(int(count))
         except (ValueError, TypeError, OverflowError) as error:
-            raise KernelError(f"MATRYO_THREADS is {count!r}; expected a number from 1 to 256") from error
+            raise KernelError(
+                f"MATRYO_THREADS is {count!r}; expected a number from 1 to 256"
+            ) from error
 
 
 def layer_handle(layer: Layer) -> _native.Layer:
@@ -82,7 +88,9 @@ def layer_handle(layer: Layer) -> _native.Layer:
 
 @cache
 def _native_fields() -> tuple[str, ...]:
-    """What `_native.Layer` takes as it is; the projection of per-layer inputs is used outside the blocks."""
+    """What `_native.Layer` takes as it is; `ple_model_projection` is used outside the blocks."""
     return tuple(
-        name for name in Layer.__dataclass_fields__ if name not in ("segments", "ple_model_projection")
+        name
+        for name in Layer.__dataclass_fields__
+        if name not in ("segments", "ple_model_projection")
     )

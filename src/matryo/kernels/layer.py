@@ -1,8 +1,10 @@
 """One decoder layer's weights, as the blocks take them.
 
-Matrices are packed (docs/architecture.md section 2), vectors are float32 arrays. Nothing here computes.
+Matrices are packed (docs/architecture.md section 2), vectors are float32 arrays. Nothing here
+computes.
 
-d model · A altup streams · r laurel rank · P per-layer dim · H query heads · K kv heads · Dh head dim · F ffn units
+d model · A altup streams · r laurel rank · P per-layer dim · F ffn units
+H query heads · K kv heads · Dh head dim
 """
 
 from __future__ import annotations
@@ -20,17 +22,19 @@ F32 = npt.NDArray[np.float32]
 _T = TypeVar("_T")
 
 VECTORS = (
-    "router_norm", "router", "prediction_coefs", "correction_coefs", "correct_output_scale", "input_norm",
-    "post_attention_norm", "pre_ffn_norm", "post_ffn_norm", "post_ple_norm", "post_laurel_norm", "q_norm", "k_norm",
+    "router_norm", "router", "prediction_coefs", "correction_coefs", "correct_output_scale",
+    "input_norm", "post_attention_norm", "pre_ffn_norm", "post_ffn_norm", "post_ple_norm",
+    "post_laurel_norm", "q_norm", "k_norm",
 )  # fmt: skip
 MATRICES = (
-    "q", "k", "v", "o", "laurel_left", "laurel_right", "ple_gate", "ple_projection", "ple_model_projection",
+    "q", "k", "v", "o", "laurel_left", "laurel_right", "ple_gate", "ple_projection",
+    "ple_model_projection",
 )  # fmt: skip
 OWNER_ONLY = frozenset({"k", "v", "k_norm"})
 
 
 class Matrix(Protocol):
-    """A stored matrix, native or plain: kind f32 bf16 q8 q4, layout panel or rows, logical size, bytes."""
+    """A stored matrix, native or plain: kind (f32 bf16 q8 q4), layout (panel rows), size, bytes."""
 
     @property
     def kind(self) -> str: ...
@@ -48,7 +52,8 @@ class Matrix(Protocol):
 class Segment:
     """The FFN units one shell adds to a layer.
 
-    gate (F, d) panel; in dense layers up (F, d) and down (d, F) panel, in sparse ones both (F, d) rows, down transposed.
+    gate (F, d) panel; in dense layers up (F, d) and down (d, F) panel, in sparse ones both
+    (F, d) rows, down transposed.
     """
 
     gate: Matrix

@@ -1,10 +1,12 @@
 """Every native operation in plain numpy: the specification, and the oracle of the kernel tests.
 
-Same names, same argument order and same results as `matryo._native`, up to the rounding of sums: here an operation
-computes in float64 and rounds once, there in float32 in a fixed order. A `layer` is `matryo.kernels.layer.Layer`, a
-`table` is `matryo.kernels.reference_pages.PageTable`. Nothing is checked: arguments are trusted inside the package.
+Same names, same argument order and same results as `matryo._native`, up to the rounding of sums:
+here an operation computes in float64 and rounds once, there in float32 in a fixed order. A `layer`
+is `matryo.kernels.layer.Layer`, a `table` is `matryo.kernels.reference_pages.PageTable`. Nothing is
+checked: arguments are trusted inside the package.
 
-T tokens · d model · A altup streams · P per-layer dim · F ffn units · H query heads · K kv heads · Dh head dim · V vocab
+T tokens · d model · A altup streams · P per-layer dim · F ffn units · V vocab
+H query heads · K kv heads · Dh head dim
 Source: docs/architecture.md sections 2 and 4; transformers `modeling_gemma3n.py`.
 """
 
@@ -21,9 +23,9 @@ from matryo.kernels.reference_pack import pack, unpack
 from matryo.kernels.reference_pages import PageTable, attend, write_rows
 
 __all__ = [
-    "PageTable", "advise_rows", "altup_correct", "altup_expand", "altup_merge", "altup_predict", "argmax", "attend",
-    "attention", "feed_forward", "gather", "layer_handle", "logits", "matmul", "matmul_group", "pack", "ple_combine", "rms_norm",
-    "sparse_ffn", "top_k", "unpack", "write_kv",
+    "PageTable", "advise_rows", "altup_correct", "altup_expand", "altup_merge", "altup_predict",
+    "argmax", "attend", "attention", "feed_forward", "gather", "layer_handle", "logits", "matmul",
+    "matmul_group", "pack", "ple_combine", "rms_norm", "sparse_ffn", "top_k", "unpack", "write_kv",
 ]  # fmt: skip
 
 F32 = npt.NDArray[np.float32]
@@ -49,7 +51,10 @@ def dense(matrix: Matrix) -> F64:
 
 
 def matmul(w: Matrix, x: F32, out: F32) -> None:
-    """out (T, R) = x (T, C) · wᵀ. Against q8 and q4 the activations are quantised in groups of 32 columns."""
+    """out (T, R) = x (T, C) · wᵀ.
+
+    Against q8 and q4 the activations are quantised in groups of 32 columns.
+    """
     out[...] = _product(w, x)
 
 
@@ -74,12 +79,15 @@ def rms_norm(x: F32, weight: F32 | None, eps: float, out: F32) -> None:
 
 
 def altup_expand(e: F32, y: F32) -> None:
-    """Rescales the projections y (A-1, T, d), in place, to the magnitude of the embeddings e (T, d)."""
+    """Rescales the projections y (A-1, T, d), in place, to the magnitude of the embeddings e."""
     y[...] = _rescaled(e, y)
 
 
 def altup_merge(x: F32, y: F32, weight: F32, eps: float, out: F32) -> None:
-    """Merges the streams: x (A, T, d), y (A-1, T, d) the unembedded others, weight (d) the final norm, out (T, d)."""
+    """Merges the streams into out (T, d).
+
+    x (A, T, d) · y (A-1, T, d) the unembedded others · weight (d) the final norm
+    """
     streams = np.concatenate([x[:1].astype(np.float64), _rescaled(x[0], y)])
     out[...] = _rms(streams.mean(axis=0), weight, eps)
 
@@ -91,13 +99,13 @@ def ple_combine(projection: F32, raw: F32, weight: F32, eps: float, out: F32) ->
 
 
 def logits(head: Matrix, hidden: F32, softcap: float, out: F32) -> None:
-    """out (T, V) = softcap · tanh(hidden (T, d) · headᵀ / softcap); softcap 0 leaves the product as it is."""
+    """out (T, V) = softcap · tanh(hidden (T, d) · headᵀ / softcap); softcap 0: the product."""
     product = _product(head, hidden)
     out[...] = softcap * np.tanh(product / softcap) if softcap else product
 
 
 def top_k(values: F32, k: int) -> tuple[I32, F32]:
-    """Ids and values of the k largest of values (V,), largest first, equal values by ascending id."""
+    """Ids and values of the k largest of values (V,), largest first, equals by ascending id."""
     ids = np.argsort(-values, kind="stable")[:k].astype(np.int32)
     return ids, values[ids]
 
@@ -108,23 +116,29 @@ def argmax(values: F32) -> int:
 
 
 def altup_predict(layer: Layer, x: F32, predictions: F32, normed: F32) -> None:
-    """predictions (A, T, d) from the streams x (A, T, d); normed (T, d) is the input norm of predictions[0]."""
+    """predictions (A, T, d) from the streams x (A, T, d).
+
+    normed (T, d) is the input norm of predictions[0].
+    """
     route = _router(layer, x[0])
     num_streams = len(x)
     # Row A·i + j of the coefficients mixes input stream j into output stream i.
-    mix = (route @ layer.prediction_coefs.astype(np.float64).T).reshape(-1, num_streams, num_streams)
+    mix = (route @ layer.prediction_coefs.astype(np.float64).T).reshape(
+        -1, num_streams, num_streams
+    )
     predictions[...] = x + np.einsum("tij,jtd->itd", mix, x.astype(np.float64))
     normed[...] = _rms(predictions[0], layer.input_norm, layer.eps)
 
 
 def attention(
-    layer: Layer, normed: F32, active: F32, table: PageTable, sequences: I32, positions: I32, cos: F32, sin: F32,
-    write_kv: bool, hidden: F32,
+    layer: Layer, normed: F32, active: F32, table: PageTable, sequences: I32, positions: I32,
+    cos: F32, sin: F32, write_kv: bool, hidden: F32,
 ) -> None:  # fmt: skip
-    """hidden (T, d) = ((active + rms(attention)) + laurel) / sqrt 2; owners first write K/V if `write_kv`.
+    """hidden (T, d) = ((active + rms(attention)) + laurel) / sqrt 2.
 
-    normed, active (T, d) · sequences, positions (T,) · cos, sin (T, Dh/2). Row i sees the keys of its own sequence up
-    to its position, as many as the window of the table allows. q·k is scaled by 1.
+    normed, active (T, d) · sequences, positions (T,) · cos, sin (T, Dh/2). Owners first write K/V
+    if `write_kv`. Row i sees the keys of its own sequence up to its position, as many as the
+    window of the table allows. q·k is scaled by 1.
     """
     if write_kv:
         _write_kv(layer, normed, table, sequences, positions, cos, sin)
@@ -156,7 +170,7 @@ def _write_kv(
 
 
 def feed_forward(layer: Layer, hidden: F32, width: int, out: F32) -> None:
-    """out (T, d) = hidden + rms(ffn(rms(hidden))) over the first `width` units of the segments together."""
+    """out (T, d) = hidden + rms(ffn(rms(hidden))) over the first `width` units of all segments."""
     x = _rms(hidden, layer.pre_ffn_norm, layer.eps).astype(np.float32)
     total = sparse_ffn(layer, x, width) if layer.sparsity_z else _dense_ffn(layer, x, width)
     out[...] = hidden + _rms(total, layer.post_ffn_norm, layer.eps)
@@ -172,13 +186,15 @@ def _dense_ffn(layer: Layer, x: F32, width: int) -> F64:
 
 
 def sparse_ffn(layer: Layer, x: F32, width: int) -> F64:
-    """The FFN of a layer whose gate is cut at mean + z·deviation over the units of the plan; up and down are by rows.
+    """The FFN of a layer whose gate is cut at mean + z·deviation over the units of the plan.
 
-    A kept gate is shifted by the cut; a cut unit contributes exactly 0, so its rows are not needed.
-    x (T, d) normed -> (T, d).
+    Up and down are stored by rows. A kept gate is shifted by the cut; a cut unit contributes
+    exactly 0, so its rows are not needed. x (T, d) normed -> (T, d).
     """
     parts = list(layer.units(width))
-    gate = np.concatenate([x_product(segment.gate, x)[:, :units] for segment, units in parts], axis=1)
+    gate = np.concatenate(
+        [x_product(segment.gate, x)[:, :units] for segment, units in parts], axis=1
+    )
     up = np.concatenate([x_product(segment.up, x)[:, :units] for segment, units in parts], axis=1)
     down = np.concatenate([dense(segment.down)[:units] for segment, units in parts])
     cut = gate.mean(axis=1, keepdims=True) + layer.sparsity_z * gate.std(axis=1, keepdims=True)
@@ -193,9 +209,10 @@ def x_product(w: Matrix, x: F32) -> F64:
 
 
 def altup_correct(layer: Layer, predictions: F32, active_out: F32, ple_inputs: F32, x: F32) -> None:
-    """Writes the streams x (A, T, d): predictions corrected by the layer's output, then the per-layer inputs added.
+    """Writes the streams x (A, T, d): predictions corrected, then the per-layer inputs added.
 
-    active_out (T, d) is what the layer made of predictions[0]; ple_inputs (T, P). Stream 0 gets no per-layer input.
+    active_out (T, d) is what the layer made of predictions[0]; ple_inputs (T, P). Stream 0 gets no
+    per-layer input.
     """
     coefs = _router(layer, active_out) @ layer.correction_coefs.astype(np.float64).T + 1.0
     innovation = active_out.astype(np.float64) - predictions[0]
@@ -212,7 +229,10 @@ def _product(w: Matrix, x: F32) -> F64:
 
 
 def _as_seen_by(w: Matrix, x: F32) -> F64:
-    """The activations (T, C) a product with `w` multiplies: quantised in groups of 32 columns for q8 and q4."""
+    """The activations (T, C) as a product with `w` takes them.
+
+    Quantised in groups of 32 columns for q8 and q4.
+    """
     if w.kind not in ("q8", "q4"):
         return x.astype(np.float64)
     tokens, cols = x.shape
@@ -252,7 +272,7 @@ def _heads(x: F64, num_heads: int) -> F64:
 
 
 def _rotated(x: F64, cos: F32, sin: F32) -> F64:
-    """x (T, heads, Dh) rotated: the first half of a head is the real part, the second the imaginary one."""
+    """x (T, heads, Dh) rotated: a head is its real parts, then its imaginary ones."""
     first, second = np.split(x, 2, axis=-1)
     c, s = cos[:, None, :], sin[:, None, :]
     return np.concatenate([first * c - second * s, second * c + first * s], axis=-1)

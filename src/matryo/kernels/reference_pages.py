@@ -1,8 +1,9 @@
 """Pages of cached keys and values, and attention over them, in plain numpy.
 
-A page holds PAGE tokens of one owner layer and one sequence: for each kv head the keys transposed (Dh, PAGE), then the
-values (PAGE, Dh), as f32, bf16 or int8; int8 pages end with the float32 scales (K, 2, PAGE) of keys and values.
-Position t lies in page (t // PAGE) mod number of pages, slot t mod PAGE. Source: docs/architecture.md section 4.
+A page holds PAGE tokens of one owner layer and one sequence: for each kv head the keys transposed
+(Dh, PAGE), then the values (PAGE, Dh), as f32, bf16 or int8; int8 pages end with the float32 scales
+(K, 2, PAGE) of keys and values. Position t lies in page (t // PAGE) mod number of pages, slot t mod
+PAGE. Source: docs/architecture.md section 4.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ def page_bytes(kind: str, num_kv_heads: int, head_dim: int) -> int:
 
 @dataclass(frozen=True)
 class PageView:
-    """One page seen as arrays: keys (K, Dh, PAGE) and values (K, PAGE, Dh) as stored, scales (K, 2, PAGE) for int8."""
+    """One page seen as arrays, as they are stored.
+
+    keys (K, Dh, PAGE) · values (K, PAGE, Dh) · scales (K, 2, PAGE), of int8 only
+    """
 
     kind: str
     keys: list[npt.NDArray[np.generic]]
@@ -53,7 +57,10 @@ def page_view(page: U8, kind: str, num_kv_heads: int, head_dim: int) -> PageView
 
 @dataclass
 class PageTable:
-    """The pages of one owner layer, of one sequence (`set`) or several (`stack`). window 0 = all positions visible."""
+    """The pages of one owner layer, of one sequence (`set`) or several (`stack`).
+
+    window 0 = all positions visible.
+    """
 
     kind: str
     num_kv_heads: int
@@ -81,7 +88,9 @@ class PageTable:
 
 def write_rows(table: PageTable, sequences: I32, positions: I32, keys: F32, values: F32) -> None:
     """Stores keys and values (T, K, Dh) of T tokens."""
-    for row, (sequence, position) in enumerate(zip(sequences.tolist(), positions.tolist(), strict=True)):
+    for row, (sequence, position) in enumerate(
+        zip(sequences.tolist(), positions.tolist(), strict=True)
+    ):
         view = table.view(sequence, position // PAGE)
         slot = position % PAGE
         for head in range(table.num_kv_heads):
@@ -94,9 +103,11 @@ def write_rows(table: PageTable, sequences: I32, positions: I32, keys: F32, valu
 
 
 def attend(queries: F32, table: PageTable, sequences: I32, positions: I32, out: F32) -> None:
-    """Causal attention of queries (T, H, Dh), already normed and rotated, over the pages; out (T, H, Dh)."""
+    """Causal attention of queries (T, H, Dh), normed and rotated, over the pages; out alike."""
     heads_per_kv = queries.shape[1] // table.num_kv_heads
-    for row, (sequence, position) in enumerate(zip(sequences.tolist(), positions.tolist(), strict=True)):
+    for row, (sequence, position) in enumerate(
+        zip(sequences.tolist(), positions.tolist(), strict=True)
+    ):
         first = max(0, position - table.window + 1) if table.window else 0
         keys, values = _read(table, sequence, first, position + 1)
         for head in range(queries.shape[1]):
@@ -114,9 +125,12 @@ def _read(
     views = [table.view(sequence, page) for page in pages]
     taken = slice(first - pages[0] * PAGE, end - pages[0] * PAGE)
     heads = range(table.num_kv_heads)
-    keys = [np.concatenate([_loaded(v.keys[h], _scale(v, h, 0)).T for v in views])[taken] for h in heads]
+    keys = [
+        np.concatenate([_loaded(v.keys[h], _scale(v, h, 0)).T for v in views])[taken] for h in heads
+    ]
     values = [
-        np.concatenate([_loaded(v.values[h].T, _scale(v, h, 1)).T for v in views])[taken] for h in heads
+        np.concatenate([_loaded(v.values[h].T, _scale(v, h, 1)).T for v in views])[taken]
+        for h in heads
     ]
     return np.stack(keys), np.stack(values)
 
@@ -135,7 +149,8 @@ def _stored(x: F32, kind: str) -> tuple[npt.NDArray[np.generic], float]:
     absmax = np.abs(x).max()
     if absmax < 2.0**-100:
         return np.zeros(x.shape, np.int8), 0.0
-    return np.rint(x * (np.float32(127.0) / absmax)).astype(np.int8), float(absmax / np.float32(127.0))
+    steps = np.rint(x * (np.float32(127.0) / absmax)).astype(np.int8)
+    return steps, float(absmax / np.float32(127.0))
 
 
 def _loaded(stored: npt.NDArray[np.generic], scale: F32 | None) -> npt.NDArray[np.float64]:
