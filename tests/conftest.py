@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from helpers import torchvision
+
 if TYPE_CHECKING:
     from transformers import Gemma3nForCausalLM
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    torchvision.install()
     config.addinivalue_line("markers", "parity: compares with transformers; needs torch")
     config.addinivalue_line("markers", "weights: needs a released checkpoint on this machine")
 

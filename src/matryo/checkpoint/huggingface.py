@@ -21,8 +21,10 @@ import numpy.typing as npt
 
 from matryo.checkpoint.atomic import UNFINISHED
 from matryo.checkpoint.safetensors import SafetensorsFile
+from matryo.checkpoint.tower_source import TowerSource
 from matryo.config import NUM_STREAMS, TextConfig
 from matryo.errors import CheckpointError
+from matryo.tower_config import TowerConfig
 
 F32 = npt.NDArray[np.float32]
 
@@ -81,6 +83,7 @@ class HuggingFaceSource:
                 "is unfinished: run the command that was writing it again", file=str(directory)
             )
         self.config = TextConfig.from_file(directory / "config.json")
+        self.towers = TowerConfig.from_file(directory / "config.json")
         self.files = tuple(SafetensorsFile(path) for path in _weight_files(directory))
         self._where = _locate(directory, self.files)
         self.prefix = prefix = _text_prefix(self._where)
@@ -167,12 +170,9 @@ class HuggingFaceSource:
             elif name in self.shapes or name in self._dead:
                 yield full, name
 
-    def find_other(self, ending: str) -> str | None:
-        """The full name of a tensor outside the language model, by how it ends.
-
-        None if there is none.
-        """
-        return next((name for name in self.others if name.endswith(ending)), None)
+    def tower(self, part: str) -> TowerSource:
+        """Tensors of an encoder or its embedder: vision, audio, embed_vision or embed_audio."""
+        return TowerSource(self, part)
 
     def _classify(self, prefix: str) -> tuple[str, ...]:
         """Names outside the language model.

@@ -154,13 +154,10 @@ class _Planner:
         yield from self._multimodal()
 
     def _multimodal(self) -> Iterator[PackedTensor]:
-        names = [
-            self.source.find_other(f"embed_{tower}.embedding.weight")
-            for tower in ("vision", "audio")
-        ]
         config = self.config
         shape = (config.vocab_size - config.ple_vocab_size, config.hidden_size)
-        if None in names or shape[0] == 0:
+        embedders = [self.source.tower(f"embed_{tower}") for tower in ("vision", "audio")]
+        if shape[0] == 0 or any("embedding.weight" not in e.shapes for e in embedders):
             return
         yield PackedTensor(
             0, "multimodal", None, "", shape, lambda first, last: self._hard_rows()[first:last]
@@ -181,35 +178,15 @@ class _Planner:
         return table
 
     def _tower_rows(self, tower: str) -> F32:
-        eps, hidden = self.config.eps, self.config.hidden_size
-        rows = self._other(f"embed_{tower}.embedding.weight", (None, None))
+        source, hidden = self.source.tower(f"embed_{tower}"), self.config.hidden_size
+        config = getattr(self.source.towers, tower)
+        eps = self.config.eps if config is None else config.eps
+        rows = source.checked("embedding.weight", (None, None))
         width = rows.shape[1]
-        norm = self._other(f"embed_{tower}.hard_embedding_norm.weight", (width,))
-        projection = self._other(f"embed_{tower}.embedding_projection.weight", (hidden, width))
+        norm = source.checked("hard_embedding_norm.weight", (width,))
+        projection = source.checked("embedding_projection.weight", (hidden, width))
         projected = (_rms(rows, eps) * norm) @ projection.T
         return _rms(projected.astype(np.float32, copy=False), eps)
-
-    def _other(self, ending: str, shape: tuple[int | None, ...]) -> F32:
-        """A tensor outside the language model; None = any size."""
-        name = self.source.find_other(ending)
-        if name is None:
-            raise CheckpointError(
-                "tensor is missing", file=str(self.source.directory), tensor=ending
-            )
-        got = self.source.bits(name).shape
-        fits = len(got) == len(shape) and all(
-            want in (None, size) for want, size in zip(shape, got, strict=True)
-        )
-        if not fits or 0 in got:
-            wanted = ", ".join("any" if size is None else str(size) for size in shape)
-            raise CheckpointError(
-                "wrong shape",
-                file=str(self.source.file_of(name).path),
-                tensor=name,
-                expected=f"({wanted})",
-                got=str(got),
-            )
-        return self.source.read_other(name)
 
     def _ple(self, shell: int, layers: Sequence[int]) -> PackedTensor:
         """Slots of `layers` of every token, side by side."""
