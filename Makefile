@@ -8,6 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 SOURCES := $(shell find src native -type f -not -name '*.pyc' 2>/dev/null) $(wildcard CMakeLists.txt cmake/*)
+NATIVE := $(shell find native -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 
 .PHONY: run test dev check docs format native test-native test-avx512 test-arm clean
 
@@ -56,12 +57,14 @@ test-arm:
 check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
 	$(BIN)/python scripts/docs.py --check
 
 format:
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(NATIVE)
 
 docs:
 	$(BIN)/python scripts/docs.py

@@ -19,8 +19,8 @@ extern const Kernels kernels_neon, kernels_neondot;
 
 namespace {
 
-// libgcc's and compiler-rt's check covers the operating system's part too (xgetbv): a kernel that does not save the
-// wide registers counts as a CPU without them.
+// libgcc's and compiler-rt's check covers the operating system's part too (xgetbv): a kernel that
+// does not save the wide registers counts as a CPU without them.
 std::vector<const Kernels*> detect() {
   std::vector<const Kernels*> tables;
 #if defined(__x86_64__)
@@ -70,7 +70,8 @@ void select_kernels(const std::string& name) {
     }
     allowed += allowed.empty() ? table->name : std::string(", ") + table->name;
   }
-  throw std::invalid_argument("instruction set '" + name + "' is not available here; expected one of " + allowed);
+  throw std::invalid_argument("instruction set '" + name +
+                              "' is not available here; expected one of " + allowed);
 }
 
 }  // namespace matryo

@@ -6,12 +6,14 @@
 namespace matryo {
 namespace {
 
+// clang-format off: each may use those before it
 #include "kernels/quantize.inc"
 #include "kernels/matmul.inc"
 #include "kernels/rows.inc"
 #include "kernels/pack.inc"
 #include "kernels/vector.inc"
 #include "kernels/attention.inc"
+// clang-format on
 
 constexpr Kernels make_table(const char* name) {
   Kernels table{};

@@ -48,21 +48,22 @@ struct VectorKernels {
   // out = (x · factor) · weight; no weight if null. `out` may be x.
   void (*norm_row)(const float* x, int64_t n, float factor, const float* weight, float* out);
   // out = (residual + (x · factor) · weight) · gain. `out` may be x or residual.
-  void (*add_norm_row)(const float* x, int64_t n, float factor, const float* weight, const float* residual, float gain,
-                       float* out);
+  void (*add_norm_row)(const float* x, int64_t n, float factor, const float* weight,
+                       const float* residual, float gain, float* out);
 
   // out[a] = tanh(Σ_c (x_c norm_c) router[a][c] / (m n)), m = sqrt(mean x² + eps), a in 0..3;
   // router (4, n).
-  void (*route)(const float* x, const float* norm, const float* router, int64_t n, float eps, float* out);
+  void (*route)(const float* x, const float* norm, const float* router, int64_t n, float eps,
+                float* out);
   void (*mix_streams)(const MixStreams& call);
   // out = fma(gain, active - prediction, prediction) · scale: the first stream as the per-layer
   // gate sees it.
-  void (*correct_first)(const float* prediction, const float* active, float gain, const float* scale, int64_t n,
-                        float* out);
+  void (*correct_first)(const float* prediction, const float* active, float gain,
+                        const float* scale, int64_t n, float* out);
   void (*correct_streams)(const CorrectStreams& call);
   // out = (x + Σ_i factors[i] · y_i) / 4, i = 0..2 in order; y_i at y + i · y_stride.
-  void (*average_streams)(const float* x, const float* y, int64_t y_stride, const float* factors, int64_t n,
-                          float* out);
+  void (*average_streams)(const float* x, const float* y, int64_t y_stride, const float* factors,
+                          int64_t n, float* out);
   // out = gelu_tanh(gate) · other. `out` may be either.
   void (*gelu_multiply)(const float* gate, const float* other, int64_t n, float* out);
 
@@ -71,7 +72,8 @@ struct VectorKernels {
   // The units whose gate exceeds the cut, ascending: ids[i] = first + its index, values[i] =
   // gelu_tanh(gate - cut). Returns how many. `ids` and `values` have room for n; `values` may be
   // `gate`. NaN is kept, so that it shows.
-  int32_t (*select_units)(const float* gate, int32_t n, float cut, int32_t first, int32_t* ids, float* values);
+  int32_t (*select_units)(const float* gate, int32_t n, float cut, int32_t first, int32_t* ids,
+                          float* values);
 };
 
 }  // namespace matryo

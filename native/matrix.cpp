@@ -11,10 +11,10 @@ namespace {
 const char* const kKindNames[] = {"f32", "bf16", "q8", "q4"};
 const char* const kLayoutNames[] = {"panel", "rows"};
 
-// A chunk of a decode-sized product reads about this much: long enough to stream, short enough that the threads of a
-// team end together.
+// A chunk of a decode-sized product reads about this much: long enough to stream, short enough that
+// the threads of a team end together.
 constexpr int64_t kChunkBytes = 96 << 10;
-constexpr int64_t kMaxChunkPanels = 8;  // many tokens: the chunk's weights stay in the second-level cache
+constexpr int64_t kMaxChunkPanels = 8;  // many tokens: the chunk's weights stay in L2
 constexpr int kFewTokens = 8;
 
 int64_t panels_of(int64_t rows) { return (rows + kPanel - 1) / kPanel; }
@@ -23,11 +23,14 @@ int64_t panels_of(int64_t rows) { return (rows + kPanel - 1) / kPanel; }
 int64_t chunk_panels(int64_t panels, int64_t panel_bytes, int tokens, int num_threads) {
   const int64_t share = panels / (4 * num_threads);
   const int64_t streaming = kChunkBytes / std::max<int64_t>(panel_bytes, 1);
-  const int64_t wanted = tokens <= kFewTokens ? std::min(streaming, share) : std::min(kMaxChunkPanels, share);
+  const int64_t wanted =
+      tokens <= kFewTokens ? std::min(streaming, share) : std::min(kMaxChunkPanels, share);
   return std::max<int64_t>(2, wanted / 2 * 2);
 }
 
-int64_t used_panel_bytes(const MatrixView& w, int64_t cols) { return storage_stride(w.kind, kPanelLayout, cols); }
+int64_t used_panel_bytes(const MatrixView& w, int64_t cols) {
+  return storage_stride(w.kind, kPanelLayout, cols);
+}
 
 void softcap_rows(const ProductJob& job, int64_t first, int64_t last, int tokens) {
   for (int t = 0; t < tokens; ++t) {
@@ -69,8 +72,8 @@ void run_chunk(const GatedJob& job, const TokenRows& x, int64_t first_panel, int
 const MatrixView& weights_of(const ProductJob& job) { return job.w; }
 const MatrixView& weights_of(const GatedJob& job) { return job.gate; }
 
-// Chunks of all jobs are numbered one after the other; `next` hands the numbers out in order, so a thread only ever
-// moves forward through the jobs.
+// Chunks of all jobs are numbered one after the other; `next` hands the numbers out in order, so a
+// thread only ever moves forward through the jobs.
 template <class Job>
 void run_jobs(Worker& worker, const TokenRows& x, const Job* jobs, int count, int slot) {
   int64_t wanted = worker.next(slot);
@@ -97,7 +100,8 @@ int index_of(const std::string& name, const char* const (&names)[kCount], const 
     if (name == names[i]) return static_cast<int>(i);
     allowed += (i == 0 ? "" : ", ") + std::string(names[i]);
   }
-  throw std::invalid_argument(std::string(what) + ": expected one of " + allowed + ", got '" + name + "'");
+  throw std::invalid_argument(std::string(what) + ": expected one of " + allowed + ", got '" +
+                              name + "'");
 }
 
 }  // namespace
@@ -123,14 +127,17 @@ int64_t storage_bytes(Kind kind, Layout layout, int64_t rows, int64_t cols) {
   return pieces * storage_stride(kind, layout, cols);
 }
 
-Kind kind_from_name(const std::string& name) { return static_cast<Kind>(index_of(name, kKindNames, "kind")); }
+Kind kind_from_name(const std::string& name) {
+  return static_cast<Kind>(index_of(name, kKindNames, "kind"));
+}
 Layout layout_from_name(const std::string& name) {
   return static_cast<Layout>(index_of(name, kLayoutNames, "layout"));
 }
 const char* kind_name(Kind kind) { return kKindNames[kind]; }
 const char* layout_name(Layout layout) { return kLayoutNames[layout]; }
 
-void product_phase(Worker& worker, const TokenRows& x, const ProductJob* jobs, int count, int slot) {
+void product_phase(Worker& worker, const TokenRows& x, const ProductJob* jobs, int count,
+                   int slot) {
   run_jobs(worker, x, jobs, count, slot);
 }
 

@@ -15,7 +15,7 @@ int64_t storage_bytes(Kind kind, Layout layout, int64_t rows, int64_t cols);
 inline int64_t groups_of(int64_t cols) { return (cols + kGroup - 1) / kGroup; }
 inline bool is_quantized(Kind kind) { return kind == kQ8 || kind == kQ4; }
 
-Kind kind_from_name(const std::string& name);      // std::invalid_argument names the allowed ones
+Kind kind_from_name(const std::string& name);  // std::invalid_argument names the allowed ones
 Layout layout_from_name(const std::string& name);
 const char* kind_name(Kind kind);
 const char* layout_name(Layout layout);
@@ -26,7 +26,7 @@ struct ProductJob {
   float* out;
   int64_t out_stride;  // floats from token to token
   int64_t rows;        // used now: a row prefix of w
-  int64_t cols;        // used now: a column prefix of w, a multiple of 32 for q8/q4 unless it is all of w.cols
+  int64_t cols;  // used now: a column prefix of w, a multiple of 32 for q8/q4 unless all of them
   bool accumulate = false;
   float softcap = 0.0f;  // > 0: out = softcap * tanh(out / softcap)
 };
@@ -41,12 +41,15 @@ struct GatedJob {
   int64_t quantized_stride;
 };
 
-// Phase: several products over the same rows, work handed out in chunks of panels over all of them. No barrier
-// inside: call worker.barrier() before `out` is read. Uses the chunk counter `slot`. Same bits for any team.
-void product_phase(Worker& worker, const TokenRows& x, const ProductJob* jobs, int count, int slot = 0);
+// Phase: several products over the same rows, work handed out in chunks of panels over all of them.
+// No barrier inside: call worker.barrier() before `out` is read. Uses the chunk counter `slot`.
+// Same bits for any team.
+void product_phase(Worker& worker, const TokenRows& x, const ProductJob* jobs, int count,
+                   int slot = 0);
 void gated_phase(Worker& worker, const TokenRows& x, const GatedJob* jobs, int count, int slot = 0);
 
-// Phase: quantises x (T, cols), token t at x + t * stride, into out (T, groups_of(cols)). Static shares, no barrier.
+// Phase: quantises x (T, cols), token t at x + t * stride, into out (T, groups_of(cols)). Static
+// shares, no barrier.
 void quantize_phase(Worker& worker, const float* x, int64_t stride, int64_t tokens, int64_t cols,
                     QuantizedGroup* out);
 

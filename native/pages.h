@@ -20,22 +20,25 @@ struct Pages {
   std::shared_ptr<void> owner;
 };
 
-// The pages of one owner layer. Position t lies in page (t / 64) mod number of pages, slot t mod 64.
+// The pages of one owner layer. Position t lies in page (t / 64) mod number of pages, slot t
+// mod 64.
 struct PageTableView {
   KvKind kind;
   int32_t num_kv_heads, head_dim;
   int32_t window;  // tokens visible, self included; 0 = all
   std::vector<std::shared_ptr<const Pages>> sequences;
 
-  int32_t first_visible(int32_t position) const { return window == 0 || position < window ? 0 : position - window + 1; }
+  int32_t first_visible(int32_t position) const {
+    return window == 0 || position < window ? 0 : position - window + 1;
+  }
 
   // Page number `page`, counted from position 0.
   KvPart part(int32_t sequence, int64_t page, int32_t kv_head) const;
 };
 
-// Throws std::invalid_argument unless every row names a sequence and the pages at hand hold, without two positions in
-// one slot, what its rows write and (if `reads`) see.
-void check_rows(const char* where, const PageTableView& table, const int32_t* sequences, const int32_t* positions,
-                int64_t rows, bool reads);
+// Throws std::invalid_argument unless every row names a sequence and the pages at hand hold,
+// without two positions in one slot, what its rows write and (if `reads`) see.
+void check_rows(const char* where, const PageTableView& table, const int32_t* sequences,
+                const int32_t* positions, int64_t rows, bool reads);
 
 }  // namespace matryo

@@ -22,8 +22,8 @@ namespace {
 constexpr int kMaxThreads = 256;
 constexpr int kSlots = 4;
 constexpr int kPausesPerClockRead = 32;
-// A wait this long means imbalance or a crowded machine: let others have the core, perhaps the very thread waited for.
-// On an idle machine a yield returns at once.
+// A wait this long means imbalance or a crowded machine: let others have the core, perhaps the very
+// thread waited for. On an idle machine a yield returns at once.
 constexpr std::chrono::microseconds kYieldAfter{5};
 
 std::atomic<int> spin_us{100};
@@ -43,7 +43,8 @@ class Gate {
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
 
   void advance() {
-    value_.fetch_add(1);  // sequentially consistent with sleepers_: either we see the sleeper or it sees the value
+    // Sequentially consistent with sleepers_: either we see the sleeper or it sees the value.
+    value_.fetch_add(1);
     if (sleepers_.load() == 0) return;
     std::lock_guard<std::mutex> lock(mutex_);
     changed_.notify_all();
@@ -170,8 +171,8 @@ struct PoolState {
 std::atomic<int> team_size{0};
 PoolState* state = nullptr;
 
-// The child has none of the threads and maybe a locked mutex: forget the old state (leaked on purpose: destroying it
-// would join threads that do not exist) and start afresh at the next run.
+// The child has none of the threads and maybe a locked mutex: forget the old state (leaked on
+// purpose: destroying it would join threads that do not exist) and start afresh at the next run.
 void forget_team() {
   state = new PoolState;
   inside_region = false;

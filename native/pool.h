@@ -1,20 +1,21 @@
 // One process-wide team of threads that runs one parallel region at a time.
 //
-//   pool().run([&](Worker& worker) {            // every thread of the team runs the body, the caller is thread 0
-//     for (int64_t i; (i = worker.next()) < chunks;) work(i);        // chunks handed out dynamically
-//     worker.barrier();                                              // everybody waits for everybody; slots restart
-//     auto [first, last] = worker.slice(total);                      // or a static share
+//   pool().run([&](Worker& worker) {     // on every thread of the team; the caller is thread 0
+//     for (int64_t i; (i = worker.next()) < chunks;) work(i);  // chunks handed out dynamically
+//     worker.barrier();                  // everybody waits for everybody; slots restart
+//     auto [first, last] = worker.slice(total);                // or a static share
 //     ...
-//   });                                          // returns when the body has ended on every thread
+//   });                                  // returns when the body has ended on every thread
 //
-// Rules inside a region: no exceptions, no Python, no nested run(), the same number of barriers on every thread;
-// allocate before (scratch.h). Which thread does which chunk must never change a value.
+// Rules inside a region: no exceptions, no Python, no nested run(), the same number of barriers on
+// every thread; allocate before (scratch.h). Which thread does which chunk must never change a
+// value.
 //
-// Waiting is a spin of about 100 us (two calls of a forward pass are closer than that) and then a sleep, so an idle
-// model costs no CPU. After 5 us the spin yields between its looks: on a crowded machine the thread waited for may need
-// this very core. Concurrent callers take turns (a mutex). After
-// fork() the child starts a new team at its next run(). The team is never destroyed at exit: sleeping threads die
-// with the process and no destructor has to wait for them.
+// Waiting is a spin of about 100 us (two calls of a forward pass are closer than that) and then a
+// sleep, so an idle model costs no CPU. After 5 us the spin yields between its looks: on a crowded
+// machine the thread waited for may need this very core. Concurrent callers take turns (a mutex).
+// After fork() the child starts a new team at its next run(). The team is never destroyed at exit:
+// sleeping threads die with the process and no destructor has to wait for them.
 #pragma once
 
 #include <atomic>
@@ -27,7 +28,7 @@ struct Team;
 
 class Worker {
  public:
-  int thread = 0;       // 0 .. num_threads - 1
+  int thread = 0;  // 0 .. num_threads - 1
   int num_threads = 1;
 
   // Waits until all threads of the region have arrived, then restarts every chunk counter.

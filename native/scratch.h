@@ -1,10 +1,11 @@
-// Temporary arrays of a native call: a grow-only buffer of the calling thread, reused from call to call.
+// Temporary arrays of a native call: a grow-only buffer of the calling thread, reused from call to
+// call.
 //
 //   Scratch scratch(Scratch::bytes<float>(T * d) + Scratch::bytes<QuantizedGroup>(T * groups));
 //   float* normed = scratch.take<float>(T * d);
 //
-// Pointers are 64-byte aligned and valid until the next Scratch of the same thread; contents are left from before.
-// Make it before Pool::run: inside a region nothing allocates.
+// Pointers are 64-byte aligned and valid until the next Scratch of the same thread; contents are
+// left from before. Make it before Pool::run: inside a region nothing allocates.
 #pragma once
 
 #include <cstddef>

@@ -1,11 +1,14 @@
-// A vector of f32 for the instruction set being compiled, and the functions of it that kernels share.
+// A vector of f32 for the instruction set being compiled, and the functions of it that kernels
+// share.
 //
-//   Vec x = load(p); store(p, fma(a, b, c)); kLanes values at once; load_n / store_n take the first n lanes only
+//   Vec x = load(p); store(p, fma(a, b, c)); kLanes values at once
+//   load_n / store_n take the first n lanes only
 //
-// Read only by isa.cpp (everything lies in an anonymous namespace: see kernels.h on leaking inline functions).
-// One of MATRYO_SIMD_AVX512, MATRYO_SIMD_AVX2, MATRYO_SIMD_NEON, MATRYO_SIMD_SCALAR is defined by the build.
-// Conventions: max/min return the second argument if one is NaN on x86; sums over lanes have a fixed order, so a
-// kernel built from these gives the same bits wherever its data lies; contraction is off, every fma is written.
+// Read only by isa.cpp (everything lies in an anonymous namespace: see kernels.h on leaking inline
+// functions). One of MATRYO_SIMD_AVX512, MATRYO_SIMD_AVX2, MATRYO_SIMD_NEON, MATRYO_SIMD_SCALAR is
+// defined by the build. Conventions: max/min return the second argument if one is NaN on x86; sums
+// over lanes have a fixed order, so a kernel built from these gives the same bits wherever its data
+// lies; contraction is off, every fma is written.
 #pragma once
 
 #include <math.h>
@@ -39,8 +42,8 @@ inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline Vec operator-(Vec a) { return set1(0.0f) - a; }
 inline Vec clamp(Vec x, float low, float high) { return min(set1(high), max(set1(low), x)); }
 
-// How a kernel touches the next vector of a row: a whole one, or the first lanes of one. Two types, because a masked
-// store costs many times a plain one on some CPUs.
+// How a kernel touches the next vector of a row: a whole one, or the first lanes of one. Two types,
+// because a masked store costs many times a plain one on some CPUs.
 struct WholeVector {
   Vec load(const float* p) const { return matryo::load(p); }
   void store(float* p, Vec value) const { matryo::store(p, value); }
@@ -58,9 +61,9 @@ struct PartVector {
   }
 };
 
-// e^x, relative error below 1.5e-7 in [-87.3, 88.7]; exactly 0 below -87.33 (also for -inf), 3.4e38 above 88.72.
-// n = rint(x / ln 2); e^(x - n ln 2) by a polynomial (Taylor terms to degree 7 on |r| <= 0.347, where the next term
-// is 5e-9); ln 2 in two parts so that n * high is exact.
+// e^x, relative error below 1.5e-7 in [-87.3, 88.7]; exactly 0 below -87.33 (also for -inf), 3.4e38
+// above 88.72. n = rint(x / ln 2); e^(x - n ln 2) by a polynomial (Taylor terms to degree 7 on |r|
+// <= 0.347, where the next term is 5e-9); ln 2 in two parts so that n * high is exact.
 inline Vec exp(Vec x) {
   Vec clamped = clamp(x, -87.33654f, 88.722f);
   Vec n = round(clamped * set1(1.44269504088896341f));
@@ -76,8 +79,8 @@ inline Vec exp(Vec x) {
   return zero_below(scale_by_power_of_two(p, n), x, -87.33654f);
 }
 
-// tanh, relative error below 3e-7: an odd polynomial where 1 - 2 / (e^2x + 1) would cancel (|x| < 0.625,
-// coefficients of Cephes' tanhf, S. Moshier, public domain), that formula elsewhere.
+// tanh, relative error below 3e-7: an odd polynomial where 1 - 2 / (e^2x + 1) would cancel (|x| <
+// 0.625, coefficients of Cephes' tanhf, S. Moshier, public domain), that formula elsewhere.
 inline Vec tanh(Vec x) {
   Vec magnitude = abs(x);
   Vec square = x * x;
@@ -92,8 +95,8 @@ inline Vec tanh(Vec x) {
   return select_less(magnitude, set1(0.625f), small, copy_sign(large, x));
 }
 
-// GELU in its tanh form, 0.5 x (1 + tanh(y)) with y = sqrt(2/pi) (x + 0.044715 x^3), computed as x / (1 + e^-2y):
-// the same function without the cancellation for negative x.
+// GELU in its tanh form, 0.5 x (1 + tanh(y)) with y = sqrt(2/pi) (x + 0.044715 x^3), computed as x
+// / (1 + e^-2y): the same function without the cancellation for negative x.
 inline Vec gelu_tanh(Vec x) {
   Vec cubic = fma(x * x, set1(0.044715f) * x, x);
   Vec e = exp(cubic * set1(-1.5957691216057308f));

@@ -37,7 +37,8 @@ uint32_t two_nibbles(const int8_t* low, const int8_t* high) {
 // Integers and scales of up to 16 rows before they are laid out; rows that do not exist stay zero.
 struct RowBuffer {
   explicit RowBuffer(int64_t columns)
-      : cols(groups_of(columns) * kGroup), q(static_cast<size_t>(cols) * kPanel),
+      : cols(groups_of(columns) * kGroup),
+        q(static_cast<size_t>(cols) * kPanel),
         scales(static_cast<size_t>(groups_of(columns)) * kPanel) {}
 
   int8_t* row(int r) { return q.data() + r * cols; }
@@ -94,7 +95,8 @@ int64_t dense_index(Kind kind, Layout layout, int r, int64_t c) {
   return kind == kF32 ? c * kPanel + r : (c / 2 * kPanel + r) * 2 + c % 2;
 }
 
-void write_dense(Kind kind, Layout layout, const float* weights, int64_t cols, int r, uint8_t* out) {
+void write_dense(Kind kind, Layout layout, const float* weights, int64_t cols, int r,
+                 uint8_t* out) {
   for (int64_t c = 0; c < cols; ++c) {
     const int64_t index = dense_index(kind, layout, r, c);
     if (kind == kF32) {
@@ -107,8 +109,8 @@ void write_dense(Kind kind, Layout layout, const float* weights, int64_t cols, i
 }
 
 // One panel or one row of the result.
-void pack_piece(Kind kind, Layout layout, const float* dense, int64_t rows, int64_t cols, RowBuffer& buffer,
-                uint8_t* out) {
+void pack_piece(Kind kind, Layout layout, const float* dense, int64_t rows, int64_t cols,
+                RowBuffer& buffer, uint8_t* out) {
   if (!is_quantized(kind)) {
     std::memset(out, 0, static_cast<size_t>(storage_stride(kind, layout, cols)));
     for (int r = 0; r < rows; ++r) write_dense(kind, layout, dense + r * cols, cols, r, out);
@@ -127,7 +129,8 @@ void pack_piece(Kind kind, Layout layout, const float* dense, int64_t rows, int6
   for (int64_t i = 0; i < rows * cols; ++i) {
     if (dense[i] - dense[i] == 0.0f) continue;
     throw std::invalid_argument("pack: weight at row " + std::to_string(i / cols) + ", column " +
-                                std::to_string(i % cols) + " is not finite (" + std::to_string(dense[i]) + ")");
+                                std::to_string(i % cols) + " is not finite (" +
+                                std::to_string(dense[i]) + ")");
   }
   throw std::logic_error("pack: a weight was not finite but cannot be found");
 }
@@ -146,7 +149,8 @@ void read_panel_row(const MatrixView& w, int64_t row, float factor, float* out) 
     for (int k = 0; k < kGroup && k < left; ++k) {
       const int j = k / 4 % pieces;
       const uint8_t code = bytes[(j * kPanel + r) * 4 + k % 4];
-      const int q = w.kind == kQ8 ? static_cast<int8_t>(code) : (k < 16 ? code & 15 : code >> 4) - 8;
+      const int q =
+          w.kind == kQ8 ? static_cast<int8_t>(code) : (k < 16 ? code & 15 : code >> 4) - 8;
       out[g * kGroup + k] = scale * static_cast<float>(q) * factor;
     }
   }
@@ -182,8 +186,8 @@ void pack(Kind kind, Layout layout, const float* dense, int64_t rows, int64_t co
       const int64_t count = std::min(step, rows - row);
       if (!kernels().all_finite(dense + row * cols, count * cols)) finite.store(false);
       if (!finite.load(std::memory_order_relaxed)) return;
-      pack_piece(kind, layout, dense + row * cols, count, cols, buffers[static_cast<size_t>(worker.thread)],
-                 out + row / step * stride);
+      pack_piece(kind, layout, dense + row * cols, count, cols,
+                 buffers[static_cast<size_t>(worker.thread)], out + row / step * stride);
     }
   });
   if (!finite.load()) report_not_finite(dense, rows, cols);
@@ -210,8 +214,9 @@ void unpack(const MatrixView& w, float* out) {
 void gather(const MatrixView& w, const int32_t* ids, int64_t tokens, float factor, float* out) {
   for (int64_t t = 0; t < tokens; ++t) {
     if (ids[t] < 0 || ids[t] >= w.rows) {
-      throw std::invalid_argument("gather: ids[" + std::to_string(t) + "] = " + std::to_string(ids[t]) +
-                                  ", expected 0.." + std::to_string(w.rows - 1));
+      throw std::invalid_argument("gather: ids[" + std::to_string(t) +
+                                  "] = " + std::to_string(ids[t]) + ", expected 0.." +
+                                  std::to_string(w.rows - 1));
     }
   }
   const auto read = [&](int64_t first, int64_t last) {
@@ -231,9 +236,10 @@ void advise_rows(const MatrixView& w, const int32_t* ids, int64_t count) {
     if (ids[i] < 0 || ids[i] >= w.rows) continue;
     const auto first = reinterpret_cast<uintptr_t>(w.data + ids[i] * w.stride);
     const uintptr_t start = first / page * page;
-    // A hint: anonymous memory or an odd file system may refuse it, and then the row is simply read later.
-    static_cast<void>(madvise(reinterpret_cast<void*>(start), first + static_cast<uintptr_t>(w.stride) - start,
-                              MADV_WILLNEED));
+    // A hint: anonymous memory or an odd file system may refuse it, and then the row is simply read
+    // later.
+    static_cast<void>(madvise(reinterpret_cast<void*>(start),
+                              first + static_cast<uintptr_t>(w.stride) - start, MADV_WILLNEED));
   }
 #else
   static_cast<void>(w), static_cast<void>(ids), static_cast<void>(count);

@@ -1,4 +1,5 @@
-// Shared by the binding files: array types, the Matrix object, shape checks that name what is wrong.
+// Shared by the binding files: array types, the Matrix object, shape checks that name what is
+// wrong.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -17,8 +18,8 @@ namespace matryo {
 
 namespace nb = nanobind;
 
-// Arguments of these types are declared with `.noconvert()`: a wrong dtype or a strided array is a TypeError instead
-// of a silent copy that the kernel would fill in place of the caller's array.
+// Arguments of these types are declared with `.noconvert()`: a wrong dtype or a strided array is a
+// TypeError instead of a silent copy that the kernel would fill in place of the caller's array.
 template <class T, int kDimensions>
 using Array = nb::ndarray<T, nb::ndim<kDimensions>, nb::c_contig, nb::device::cpu>;
 using Floats1 = Array<float, 1>;
@@ -29,7 +30,8 @@ using ConstFloats2 = Array<const float, 2>;
 using ConstFloats3 = Array<const float, 3>;
 using ConstInts1 = Array<const int32_t, 1>;
 
-// The Python class: a view of its data and the reference that keeps the data alive. Copying needs the GIL.
+// The Python class: a view of its data and the reference that keeps the data alive. Copying needs
+// the GIL.
 struct Matrix {
   MatrixView view;
   nb::object data;
@@ -45,9 +47,10 @@ struct Layer {
   nb::object owned;  // a dict of everything the view points into
 };
 
-// Lets other Python threads run. Differs from nb::gil_scoped_release when the interpreter ends meanwhile: CPython up
-// to 3.13 then ends a daemon thread by unwinding its stack, and unwinding through a destructor aborts the process.
-// Such a thread waits here for the end of the process instead, as CPython 3.14 has it wait.
+// Lets other Python threads run. Differs from nb::gil_scoped_release when the interpreter ends
+// meanwhile: CPython up to 3.13 then ends a daemon thread by unwinding its stack, and unwinding
+// through a destructor aborts the process. Such a thread waits here for the end of the process
+// instead, as CPython 3.14 has it wait.
 class ReleasedGil {
  public:
   ReleasedGil() : state_(PyEval_SaveThread()) {}
@@ -70,7 +73,8 @@ std::string shape_text(const size_t* shape, size_t dimensions);
 
 // Throws std::invalid_argument "<where>: <name> has shape (a, b), expected (c, d)".
 template <class ArrayType>
-void expect_shape(const char* where, const char* name, const ArrayType& array, std::initializer_list<int64_t> expected) {
+void expect_shape(const char* where, const char* name, const ArrayType& array,
+                  std::initializer_list<int64_t> expected) {
   bool same = array.ndim() == expected.size();
   std::string wanted = "(";
   size_t i = 0;
@@ -82,7 +86,8 @@ void expect_shape(const char* where, const char* name, const ArrayType& array, s
   if (same) return;
   std::string got = "(";
   for (i = 0; i < array.ndim(); ++i) got += (i == 0 ? "" : ", ") + std::to_string(array.shape(i));
-  throw std::invalid_argument(std::string(where) + ": " + name + " has shape " + got + "), expected " + wanted + ")");
+  throw std::invalid_argument(std::string(where) + ": " + name + " has shape " + got +
+                              "), expected " + wanted + ")");
 }
 
 inline void expect_layout(const char* where, const MatrixView& w, Layout layout) {

@@ -8,9 +8,9 @@ namespace {
 
 void expect_width(const LayerView& layer, int64_t width) {
   if (width >= 0 && width <= layer.num_units() && width % kGroup == 0) return;
-  throw std::invalid_argument("feed_forward: width is " + std::to_string(width) + ", expected a multiple of " +
-                              std::to_string(kGroup) + " in 0.." + std::to_string(layer.num_units()) +
-                              ", the units of this layer");
+  throw std::invalid_argument("feed_forward: width is " + std::to_string(width) +
+                              ", expected a multiple of " + std::to_string(kGroup) + " in 0.." +
+                              std::to_string(layer.num_units()) + ", the units of this layer");
 }
 
 void feed(const Layer& layer, ConstFloats2 hidden, int64_t width, Floats2 out) {
@@ -25,8 +25,8 @@ void feed(const Layer& layer, ConstFloats2 hidden, int64_t width, Floats2 out) {
 }  // namespace
 
 void bind_feed_forward(nb::module_& module) {
-  module.def("feed_forward", &feed, nb::arg("layer"), nb::arg("hidden").noconvert(), nb::arg("width"),
-             nb::arg("out").noconvert(),
+  module.def("feed_forward", &feed, nb::arg("layer"), nb::arg("hidden").noconvert(),
+             nb::arg("width"), nb::arg("out").noconvert(),
              "out (T,d) = hidden (T,d) + rms(ffn(rms(hidden))) over the first `width` units, a "
              "multiple of 32.");
 }

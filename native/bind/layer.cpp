@@ -40,10 +40,12 @@ class Fields {
   // A C-contiguous float32 array of exactly this shape; rows 0 = one dimension.
   const float* vector(const char* name, int64_t rows, int64_t cols) {
     nb::ndarray<const float, nb::c_contig, nb::device::cpu> array;
-    if (!nb::try_cast(get(name), array, false)) refuse(std::string(name) + " must be a C-contiguous float32 array");
-    const bool same = rows == 0 ? array.ndim() == 1 && static_cast<int64_t>(array.shape(0)) == cols
-                                : array.ndim() == 2 && static_cast<int64_t>(array.shape(0)) == rows &&
-                                      static_cast<int64_t>(array.shape(1)) == cols;
+    if (!nb::try_cast(get(name), array, false))
+      refuse(std::string(name) + " must be a C-contiguous float32 array");
+    const bool same = rows == 0
+                          ? array.ndim() == 1 && static_cast<int64_t>(array.shape(0)) == cols
+                          : array.ndim() == 2 && static_cast<int64_t>(array.shape(0)) == rows &&
+                                static_cast<int64_t>(array.shape(1)) == cols;
     if (!same) {
       refuse(std::string(name) + " must have shape " +
              (rows == 0 ? "(" + std::to_string(cols) + ")" : size_text(rows, cols)));
@@ -54,8 +56,9 @@ class Fields {
   MatrixView panel(const char* name, int64_t rows, int64_t cols) {
     const MatrixView view = matrix(name);
     if (view.layout != kPanelLayout || view.rows != rows || view.cols != cols) {
-      refuse(std::string(name) + " must be a panel matrix of " + size_text(rows, cols) + ", got a " +
-             layout_name(view.layout) + " matrix of " + size_text(view.rows, view.cols));
+      refuse(std::string(name) + " must be a panel matrix of " + size_text(rows, cols) +
+             ", got a " + layout_name(view.layout) + " matrix of " +
+             size_text(view.rows, view.cols));
     }
     return view;
   }
@@ -89,8 +92,9 @@ void check_segment(const SegmentView& segment, int64_t d, bool sparse) {
   const bool kinds = segment.up.kind == segment.gate.kind && segment.down.kind == segment.gate.kind;
   if (gate && up && down && kinds && units % kGroup == 0) return;
   refuse(std::string("a segment of a ") + (sparse ? "sparse" : "dense") +
-         " layer needs gate, up and down of one kind, as panel" + (sparse ? ", rows and rows" : " matrices") +
-         ", for a multiple of 32 units and " + std::to_string(d) + " columns");
+         " layer needs gate, up and down of one kind, as panel" +
+         (sparse ? ", rows and rows" : " matrices") + ", for a multiple of 32 units and " +
+         std::to_string(d) + " columns");
 }
 
 void construct_segment(Segment* self, nb::object gate, nb::object up, nb::object down) {
@@ -105,16 +109,19 @@ void construct_layer(Layer* self, nb::kwargs given) {
   view.num_heads = fields.value<int32_t>("num_heads");
   view.num_kv_heads = fields.value<int32_t>("num_kv_heads");
   view.head_dim = fields.value<int32_t>("head_dim");
-  view.eps = static_cast<float>(fields.value<double>("eps"));  // a cast to float refuses what float would round
+  // By way of double: a cast to float would refuse what float rounds.
+  view.eps = static_cast<float>(fields.value<double>("eps"));
   view.sparsity_z = static_cast<float>(fields.value<double>("sparsity_z"));
-  if (view.num_heads < 1 || view.num_kv_heads < 1 || view.num_heads % view.num_kv_heads != 0 || view.head_dim < 2 ||
-      view.head_dim % 2 != 0) {
+  if (view.num_heads < 1 || view.num_kv_heads < 1 || view.num_heads % view.num_kv_heads != 0 ||
+      view.head_dim < 2 || view.head_dim % 2 != 0) {
     refuse("num_heads must be a multiple of num_kv_heads, and head_dim even");
   }
   const int64_t d = fields.matrix("q").cols;
   fields = Fields(given);  // starts to count again
-  for (const char* read : {"num_heads", "num_kv_heads", "head_dim", "eps", "sparsity_z"}) fields.get(read);
-  const int64_t queries = int64_t{view.num_heads} * view.head_dim, keys = int64_t{view.num_kv_heads} * view.head_dim;
+  for (const char* read : {"num_heads", "num_kv_heads", "head_dim", "eps", "sparsity_z"})
+    fields.get(read);
+  const int64_t queries = int64_t{view.num_heads} * view.head_dim,
+                keys = int64_t{view.num_kv_heads} * view.head_dim;
   view.hidden_size = d;
   view.router_norm = fields.vector("router_norm", 0, d);
   view.router = fields.vector("router", kStreams, d);
@@ -140,11 +147,13 @@ void construct_layer(Layer* self, nb::kwargs given) {
   }
   view.laurel_left = fields.matrix("laurel_left");
   const int64_t rank = view.laurel_left.rows;
-  if (view.laurel_left.layout != kPanelLayout || view.laurel_left.cols != d) refuse("laurel_left must be a panel matrix (r, d)");
+  if (view.laurel_left.layout != kPanelLayout || view.laurel_left.cols != d)
+    refuse("laurel_left must be a panel matrix (r, d)");
   view.laurel_right = fields.panel("laurel_right", d, rank);
   view.ple_gate = fields.matrix("ple_gate");
   const int64_t ple = view.ple_gate.rows;
-  if (view.ple_gate.layout != kPanelLayout || view.ple_gate.cols != d) refuse("ple_gate must be a panel matrix (P, d)");
+  if (view.ple_gate.layout != kPanelLayout || view.ple_gate.cols != d)
+    refuse("ple_gate must be a panel matrix (P, d)");
   view.ple_projection = fields.panel("ple_projection", d, ple);
   for (const Segment* segment : fields.value<std::vector<const Segment*>>("segments")) {
     check_segment(segment->view, d, view.sparsity_z != 0.0f);
@@ -160,7 +169,8 @@ void bind_layer(nb::module_& module) {
   nb::class_<Segment>(module, "Segment", "The FFN units one shell adds to a layer.")
       .def("__init__", &construct_segment, nb::arg("gate"), nb::arg("up"), nb::arg("down"));
   nb::class_<Layer>(module, "Layer",
-                    "One decoder layer: keyword arguments as in docs/architecture.md section 3. Raises ValueError naming "
+                    "One decoder layer: keyword arguments as in docs/architecture.md section 3. "
+                    "Raises ValueError naming "
                     "what does not fit.")
       .def("__init__", &construct_layer);
 }

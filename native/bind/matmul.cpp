@@ -18,19 +18,19 @@ namespace {
 ProductJob job_of(const Matrix& w, Floats2& out, const char* where, int64_t tokens, int64_t cols) {
   expect_layout(where, w.view, kPanelLayout);
   if (w.view.cols != cols) {
-    throw std::invalid_argument(std::string(where) + ": x has " + std::to_string(cols) + " columns, expected " +
-                                std::to_string(w.view.cols));
+    throw std::invalid_argument(std::string(where) + ": x has " + std::to_string(cols) +
+                                " columns, expected " + std::to_string(w.view.cols));
   }
   expect_shape(where, "out", out, {tokens, w.view.rows});
   return {w.view, out.data(), w.view.rows, w.view.rows, cols};
 }
 
 // Quantises x once if any job needs it and runs all jobs in one parallel region.
-void run_products(const float* x, int64_t tokens, int64_t cols, const std::vector<ProductJob>& jobs) {
+void run_products(const float* x, int64_t tokens, int64_t cols,
+                  const std::vector<ProductJob>& jobs) {
   if (tokens == 0) return;
-  const bool quantized = std::any_of(jobs.begin(), jobs.end(), [](const ProductJob& job) {
-    return is_quantized(job.w.kind);
-  });
+  const bool quantized = std::any_of(
+      jobs.begin(), jobs.end(), [](const ProductJob& job) { return is_quantized(job.w.kind); });
   const int64_t groups = groups_of(cols);
   Scratch scratch(Scratch::bytes<QuantizedGroup>(tokens * groups));
   QuantizedGroup* codes = scratch.take<QuantizedGroup>(tokens * groups);
@@ -44,10 +44,11 @@ void run_products(const float* x, int64_t tokens, int64_t cols, const std::vecto
   });
 }
 
-void matmul_group(const std::vector<const Matrix*>& weights, ConstFloats2 x, std::vector<Floats2> outs) {
+void matmul_group(const std::vector<const Matrix*>& weights, ConstFloats2 x,
+                  std::vector<Floats2> outs) {
   if (weights.size() != outs.size()) {
-    throw std::invalid_argument("matmul_group: " + std::to_string(weights.size()) + " matrices but " +
-                                std::to_string(outs.size()) + " outputs");
+    throw std::invalid_argument("matmul_group: " + std::to_string(weights.size()) +
+                                " matrices but " + std::to_string(outs.size()) + " outputs");
   }
   const auto tokens = static_cast<int64_t>(x.shape(0)), cols = static_cast<int64_t>(x.shape(1));
   std::vector<ProductJob> jobs;
@@ -67,9 +68,11 @@ void matmul(const Matrix& w, ConstFloats2 x, Floats2 out) {
 
 void logits(const Matrix& head, ConstFloats2 hidden, float softcap, Floats2 out) {
   if (!(softcap >= 0.0f) || !std::isfinite(softcap)) {
-    throw std::invalid_argument("logits: softcap must be finite and >= 0, got " + std::to_string(softcap));
+    throw std::invalid_argument("logits: softcap must be finite and >= 0, got " +
+                                std::to_string(softcap));
   }
-  const auto tokens = static_cast<int64_t>(hidden.shape(0)), cols = static_cast<int64_t>(hidden.shape(1));
+  const auto tokens = static_cast<int64_t>(hidden.shape(0)),
+             cols = static_cast<int64_t>(hidden.shape(1));
   std::vector<ProductJob> jobs = {job_of(head, out, "logits", tokens, cols)};
   jobs[0].softcap = softcap;
   ReleasedGil release;
@@ -90,14 +93,18 @@ int32_t argmax(ConstFloats1 values) {
 
 // Larger value first; of equals the lower id.
 using Choice = std::pair<float, int32_t>;
-bool before(const Choice& a, const Choice& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; }
+bool before(const Choice& a, const Choice& b) {
+  return a.first != b.first ? a.first > b.first : a.second < b.second;
+}
 
-// A heap with the worst of the k best on top; blocks whose maximum does not beat it are skipped whole.
+// A heap with the worst of the k best on top; blocks whose maximum does not beat it are skipped
+// whole.
 std::vector<Choice> largest(const float* x, int64_t n, size_t k) {
   std::vector<Choice> heap;
   for (int64_t start = 0; start < n; start += kScanBlock) {
     const int64_t end = std::min(n, start + kScanBlock);
-    if (heap.size() == k && !(kernels().maximum(x + start, end - start) > heap.front().first)) continue;
+    if (heap.size() == k && !(kernels().maximum(x + start, end - start) > heap.front().first))
+      continue;
     for (int64_t i = start; i < end; ++i) {
       const Choice choice{x[i], static_cast<int32_t>(i)};
       if (std::isnan(x[i]) || (heap.size() == k && !before(choice, heap.front()))) continue;
@@ -124,7 +131,8 @@ nb::ndarray<nb::numpy, T, nb::ndim<1>> owned_array(const std::vector<T>& values)
 auto top_k(ConstFloats1 values, int64_t k) {
   const auto n = static_cast<int64_t>(values.shape(0));
   if (k < 1 || k > n) {
-    throw std::invalid_argument("top_k: k must lie in 1.." + std::to_string(n) + ", got " + std::to_string(k));
+    throw std::invalid_argument("top_k: k must lie in 1.." + std::to_string(n) + ", got " +
+                                std::to_string(k));
   }
   const std::vector<Choice> best = largest(values.data(), n, static_cast<size_t>(k));
   std::vector<int32_t> ids;
@@ -144,11 +152,14 @@ void bind_matmul(nb::module_& module) {
   module.def("matmul_group", &matmul_group, nb::arg("weights"), nb::arg("x").noconvert(),
              nb::arg("outs").noconvert(), "Several products of one input in one parallel region.");
   module.def("logits", &logits, nb::arg("head"), nb::arg("hidden").noconvert(), nb::arg("softcap"),
-             nb::arg("out").noconvert(), "out (T,V) = softcap · tanh(hidden (T,d) · head^T / softcap); 0 = no cap.");
-  module.def("argmax", &argmax, nb::arg("values").noconvert(),
-             "Index of the largest value, the lowest of equals. Raises ValueError if there is no number.");
-  module.def("top_k", &top_k, nb::arg("values").noconvert(), nb::arg("k"),
-             "(ids i32, values f32) of the k largest, sorted, ties to the lower id; NaN is never chosen.");
+             nb::arg("out").noconvert(),
+             "out (T,V) = softcap · tanh(hidden (T,d) · head^T / softcap); 0 = no cap.");
+  module.def(
+      "argmax", &argmax, nb::arg("values").noconvert(),
+      "Index of the largest value, the lowest of equals. Raises ValueError if there is no number.");
+  module.def(
+      "top_k", &top_k, nb::arg("values").noconvert(), nb::arg("k"),
+      "(ids i32, values f32) of the k largest, sorted, ties to the lower id; NaN is never chosen.");
 }
 
 }  // namespace matryo

@@ -25,7 +25,8 @@ double seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// GB/s (1e9 bytes) of reading a fresh buffer of `bytes` once, `repeats` times, with a team of `threads`.
+// GB/s (1e9 bytes) of reading a fresh buffer of `bytes` once, `repeats` times, with a team of
+// `threads`.
 std::vector<double> read_bandwidth(int64_t bytes, int threads, int repeats) {
   if (bytes < kReadPiece || repeats < 1) {
     throw std::invalid_argument("read_bandwidth: expected bytes >= 1048576 and repeats >= 1");
@@ -56,12 +57,14 @@ void bind_control(nb::module_& module) {
   module.def("isas", &isa_names, "Instruction sets of this CPU, best first.");
   module.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");
   module.def("set_isa", &select_kernels, nb::arg("name"),
-             "Use another instruction set; not while another thread computes. Raises ValueError for an unknown one.");
+             "Use another instruction set; not while another thread computes. Raises ValueError "
+             "for an unknown one.");
   module.def("threads", [] { return pool().threads(); }, "Threads of a parallel region.");
-  module.def("set_threads", [](int threads) { pool().set_threads(threads); }, nb::arg("threads"),
-             nb::call_guard<ReleasedGil>(), "Set the number of threads, 1..256. Raises ValueError.");
-  module.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::arg("threads"), nb::arg("repeats"),
-             nb::call_guard<ReleasedGil>(),
+  module.def(
+      "set_threads", [](int threads) { pool().set_threads(threads); }, nb::arg("threads"),
+      nb::call_guard<ReleasedGil>(), "Set the number of threads, 1..256. Raises ValueError.");
+  module.def("read_bandwidth", &read_bandwidth, nb::arg("bytes"), nb::arg("threads"),
+             nb::arg("repeats"), nb::call_guard<ReleasedGil>(),
              "GB/s of reading `bytes` of memory, once for each repeat: the roofline of decoding.");
 }
 

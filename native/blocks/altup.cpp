@@ -39,7 +39,8 @@ void mix_coefficients(const float* coefs, const float* route, int rows, float* o
   }
 }
 
-void predict_token(const LayerView& layer, const float* x, int64_t stride, float* predictions, float* normed) {
+void predict_token(const LayerView& layer, const float* x, int64_t stride, float* predictions,
+                   float* normed) {
   const int64_t n = layer.hidden_size;
   float route[kStreams];
   kernels().route(x, layer.router_norm, layer.router, n, layer.eps, route);
@@ -49,7 +50,9 @@ void predict_token(const LayerView& layer, const float* x, int64_t stride, float
   rms_norm_row(predictions, n, layer.input_norm, layer.eps, normed);
 }
 
-float mean_square(const float* x, int64_t n) { return kernels().sum_squares(x, n) / static_cast<float>(n); }
+float mean_square(const float* x, int64_t n) {
+  return kernels().sum_squares(x, n) / static_cast<float>(n);
+}
 
 // What y is multiplied by to have the root mean square `magnitude`.
 float rescaling(const float* y, int64_t n, float magnitude) {
@@ -83,12 +86,15 @@ struct Correction {
     kernels().route(active + t * n, layer.router_norm, layer.router, n, layer.eps, route);
     mix_coefficients(layer.correction_coefs, route, kStreams, gain);
     for (int i = 0; i < kStreams; ++i) gain[i] += 1.0f;
-    kernels().correct_first(predictions + t * n, active + t * n, gain[0], layer.correct_output_scale, n, first_stream);
-    if (is_quantized(layer.ple_gate.kind)) kernels().quantize_row(first_stream, n, codes + t * groups_of(n));
+    kernels().correct_first(predictions + t * n, active + t * n, gain[0],
+                            layer.correct_output_scale, n, first_stream);
+    if (is_quantized(layer.ple_gate.kind))
+      kernels().quantize_row(first_stream, n, codes + t * groups_of(n));
   }
 
   void gate(Worker& worker) const {
-    const TokenRows rows = {scaled, width(), codes, groups_of(width()), static_cast<int32_t>(tokens)};
+    const TokenRows rows = {scaled, width(), codes, groups_of(width()),
+                            static_cast<int32_t>(tokens)};
     const ProductJob job = {layer.ple_gate, gated, ple_dim(), ple_dim(), width()};
     product_phase(worker, rows, &job, 1);
   }
@@ -99,7 +105,8 @@ struct Correction {
     for (int64_t t = first; t < last; ++t) {
       float* row = gated + t * dim;
       kernels().gelu_multiply(row, ple + t * dim, dim, row);
-      if (is_quantized(layer.ple_projection.kind)) kernels().quantize_row(row, dim, gated_codes + t * groups_of(dim));
+      if (is_quantized(layer.ple_projection.kind))
+        kernels().quantize_row(row, dim, gated_codes + t * groups_of(dim));
     }
   }
 
@@ -112,8 +119,10 @@ struct Correction {
 
   // One token is cut by columns, several by tokens.
   void write(const Worker& worker) const {
-    const auto [first_token, last_token] = tokens == 1 ? std::pair<int64_t, int64_t>{0, 1} : worker.slice(tokens);
-    const auto [first, last] = tokens == 1 ? worker.slice(width(), kGroup) : std::pair<int64_t, int64_t>{0, width()};
+    const auto [first_token, last_token] =
+        tokens == 1 ? std::pair<int64_t, int64_t>{0, 1} : worker.slice(tokens);
+    const auto [first, last] =
+        tokens == 1 ? worker.slice(width(), kGroup) : std::pair<int64_t, int64_t>{0, width()};
     if (first == last) return;
     for (int64_t t = first_token; t < last_token; ++t) {
       const float* row = added + t * width();
@@ -136,18 +145,21 @@ struct Correction {
 
 }  // namespace
 
-void altup_predict(const LayerView& layer, const float* x, int64_t tokens, float* predictions, float* normed) {
+void altup_predict(const LayerView& layer, const float* x, int64_t tokens, float* predictions,
+                   float* normed) {
   const int64_t n = layer.hidden_size, stride = tokens * n;
-  for_each_token(tokens,
-                 [&](int64_t t) { predict_token(layer, x + t * n, stride, predictions + t * n, normed + t * n); });
+  for_each_token(tokens, [&](int64_t t) {
+    predict_token(layer, x + t * n, stride, predictions + t * n, normed + t * n);
+  });
 }
 
-void altup_correct(const LayerView& layer, const float* predictions, const float* active_out, const float* ple,
-                   int64_t tokens, float* x) {
+void altup_correct(const LayerView& layer, const float* predictions, const float* active_out,
+                   const float* ple, int64_t tokens, float* x) {
   if (tokens == 0) return;
   const int64_t n = layer.hidden_size, dim = layer.ple_gate.rows;
   Scratch scratch(Scratch::bytes<float>(tokens * kStreams) + 2 * Scratch::bytes<float>(tokens * n) +
-                  Scratch::bytes<float>(tokens * dim) + Scratch::bytes<QuantizedGroup>(tokens * groups_of(n)) +
+                  Scratch::bytes<float>(tokens * dim) +
+                  Scratch::bytes<QuantizedGroup>(tokens * groups_of(n)) +
                   Scratch::bytes<QuantizedGroup>(tokens * groups_of(dim)));
   const Correction correction = {layer,
                                  predictions,
@@ -161,7 +173,7 @@ void altup_correct(const LayerView& layer, const float* predictions, const float
                                  scratch.take<float>(tokens * dim),
                                  scratch.take<QuantizedGroup>(tokens * groups_of(dim)),
                                  scratch.take<float>(tokens * n)};
-  if (tokens == 1) correction.prepare(Worker());  // alone, while the team wakes up: no barrier for it
+  if (tokens == 1) correction.prepare(Worker());  // while the team wakes up: no barrier for it
   pool().run([&](Worker& worker) {
     if (tokens > 1) {
       correction.prepare(worker);
@@ -177,7 +189,8 @@ void altup_correct(const LayerView& layer, const float* predictions, const float
   });
 }
 
-void rms_norm_rows(const float* x, int64_t tokens, int64_t n, const float* weight, float eps, float* out) {
+void rms_norm_rows(const float* x, int64_t tokens, int64_t n, const float* weight, float eps,
+                   float* out) {
   for_each_token(tokens, [&](int64_t t) { rms_norm_row(x + t * n, n, weight, eps, out + t * n); });
 }
 
@@ -191,25 +204,26 @@ void altup_expand(const float* e, int64_t tokens, int64_t n, float* y) {
   });
 }
 
-void altup_merge(const float* x, const float* y, const float* weight, float eps, int64_t tokens, int64_t n,
-                 float* out) {
+void altup_merge(const float* x, const float* y, const float* weight, float eps, int64_t tokens,
+                 int64_t n, float* out) {
   for_each_token(tokens, [&](int64_t t) {
     const float magnitude = std::sqrt(mean_square(x + t * n, n));
     float factors[kStreams - 1];
-    for (int i = 0; i < kStreams - 1; ++i) factors[i] = rescaling(y + (i * tokens + t) * n, n, magnitude);
+    for (int i = 0; i < kStreams - 1; ++i)
+      factors[i] = rescaling(y + (i * tokens + t) * n, n, magnitude);
     float* row = out + t * n;
     kernels().average_streams(x + t * n, y + t * n, tokens * n, factors, n, row);
     rms_norm_row(row, n, weight, eps, row);
   });
 }
 
-void ple_combine(const float* projection, const float* raw, const float* weight, float eps, int64_t tokens,
-                 int64_t slots, int64_t dim, float* out) {
+void ple_combine(const float* projection, const float* raw, const float* weight, float eps,
+                 int64_t tokens, int64_t slots, int64_t dim, float* out) {
   for_each_token(tokens, [&](int64_t t) {
     for (int64_t slot = 0; slot < slots; ++slot) {
       const int64_t start = (t * slots + slot) * dim;
-      kernels().add_norm_row(projection + start, dim, rms_factor(projection + start, dim, eps), weight, raw + start,
-                             kHalfRoot, out + start);
+      kernels().add_norm_row(projection + start, dim, rms_factor(projection + start, dim, eps),
+                             weight, raw + start, kHalfRoot, out + start);
     }
   });
 }

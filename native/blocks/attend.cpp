@@ -42,7 +42,8 @@ void AttendPlan::make_tiles() {
   const int32_t most = std::max(1, kTileQueries / heads_per_kv_);
   for (int64_t row = 0; row < rows_.tokens;) {
     int64_t end = row + 1;
-    while (end < rows_.tokens && end - row < most && rows_.sequences[end] == rows_.sequences[row]) ++end;
+    while (end < rows_.tokens && end - row < most && rows_.sequences[end] == rows_.sequences[row])
+      ++end;
     const Tile tile = tile_of(static_cast<int32_t>(row), static_cast<int32_t>(end));
     tiles_.push_back(tile);
     tile_queries_ = std::max(tile_queries_, queries_of(tile));
@@ -53,14 +54,16 @@ void AttendPlan::make_tiles() {
 }
 
 AttendPlan::Tile AttendPlan::tile_of(int32_t first_row, int32_t end_row) const {
-  const auto [low, high] = std::minmax_element(rows_.positions + first_row, rows_.positions + end_row);
+  const auto [low, high] =
+      std::minmax_element(rows_.positions + first_row, rows_.positions + end_row);
   const int64_t first = rows_.table->first_visible(*low) / (kPage * kBlockPages);
   const int64_t last = *high / (kPage * kBlockPages);
   return {first_row, end_row - first_row, first, last - first + 1, num_items_, num_states_};
 }
 
 size_t AttendPlan::scratch_bytes() const {
-  const size_t room = 2 * state_bytes(tile_queries_, head_dim_) + Scratch::bytes<float>(tile_queries_ * kPage) +
+  const size_t room = 2 * state_bytes(tile_queries_, head_dim_) +
+                      Scratch::bytes<float>(tile_queries_ * kPage) +
                       2 * Scratch::bytes<float>(int64_t{kPage} * head_dim_) +
                       2 * Scratch::bytes<int32_t>(tile_queries_);
   return static_cast<size_t>(threads_) * room + (split_ ? state_bytes(num_states_, head_dim_) : 0);
@@ -81,7 +84,7 @@ void AttendPlan::take_scratch(Scratch& scratch) {
 }
 
 void AttendPlan::attend(Worker& worker, const AttendIo& io) const {
-  if (worker.thread >= threads_) return;  // the team grew since the plan was made: this thread has no room
+  if (worker.thread >= threads_) return;  // the team grew after the plan was made: no room for it
   const Room& room = rooms_[static_cast<size_t>(worker.thread)];
   const int32_t num_kv_heads = rows_.table->num_kv_heads;
   for (int64_t next; (next = worker.next()) < num_items_;) {
@@ -95,7 +98,8 @@ void AttendPlan::attend(Worker& worker, const AttendIo& io) const {
     const int64_t within = item - tile.first_item;
     const auto kv_head = static_cast<int32_t>(within / tile.num_blocks);
     const int64_t block = within % tile.num_blocks;
-    attend_block(room, io, tile, kv_head, tile.first_block + block, block_state(tile, kv_head, block));
+    attend_block(room, io, tile, kv_head, tile.first_block + block,
+                 block_state(tile, kv_head, block));
   }
 }
 
@@ -105,20 +109,25 @@ void AttendPlan::merge(Worker& worker, const AttendIo& io) const {
   for (int64_t next; (next = worker.next()) < rows_.tokens * num_heads_;) {
     const int64_t row = next / num_heads_;
     const auto head = static_cast<int32_t>(next % num_heads_);
-    const Tile& tile = *std::prev(std::upper_bound(tiles_.begin(), tiles_.end(), row,
-                                                   [](int64_t wanted, const Tile& t) { return wanted < t.first_row; }));
-    const auto query = static_cast<int32_t>((row - tile.first_row) * heads_per_kv_ + head % heads_per_kv_);
+    const Tile& tile = *std::prev(
+        std::upper_bound(tiles_.begin(), tiles_.end(), row,
+                         [](int64_t wanted, const Tile& t) { return wanted < t.first_row; }));
+    const auto query =
+        static_cast<int32_t>((row - tile.first_row) * heads_per_kv_ + head % heads_per_kv_);
     clear(running, 1);
     for (int64_t block = 0; block < tile.num_blocks; ++block) {
-      kernels().merge_states(running, query_state(block_state(tile, head / heads_per_kv_, block), query), 1, head_dim_);
+      kernels().merge_states(running,
+                             query_state(block_state(tile, head / heads_per_kv_, block), query), 1,
+                             head_dim_);
     }
     finish(running, io, row, head);
   }
 }
 
 const AttendPlan::Tile& AttendPlan::tile_with_item(int64_t item) const {
-  return *std::prev(std::upper_bound(tiles_.begin(), tiles_.end(), item,
-                                     [](int64_t wanted, const Tile& tile) { return wanted < tile.first_item; }));
+  return *std::prev(
+      std::upper_bound(tiles_.begin(), tiles_.end(), item,
+                       [](int64_t wanted, const Tile& tile) { return wanted < tile.first_item; }));
 }
 
 SoftmaxState AttendPlan::block_state(const Tile& tile, int32_t kv_head, int64_t block) const {
@@ -136,7 +145,8 @@ void AttendPlan::clear(const SoftmaxState& state, int32_t count) const {
   std::fill_n(state.mixed, int64_t{count} * head_dim_, 0.0f);
 }
 
-void AttendPlan::attend_whole(const Room& room, const AttendIo& io, const Tile& tile, int32_t kv_head) const {
+void AttendPlan::attend_whole(const Room& room, const AttendIo& io, const Tile& tile,
+                              int32_t kv_head) const {
   const int32_t count = queries_of(tile);
   clear(room.running, count);
   for (int64_t block = 0; block < tile.num_blocks; ++block) {
@@ -149,8 +159,8 @@ void AttendPlan::attend_whole(const Room& room, const AttendIo& io, const Tile& 
   }
 }
 
-void AttendPlan::attend_block(const Room& room, const AttendIo& io, const Tile& tile, int32_t kv_head, int64_t block,
-                              const SoftmaxState& state) const {
+void AttendPlan::attend_block(const Room& room, const AttendIo& io, const Tile& tile,
+                              int32_t kv_head, int64_t block, const SoftmaxState& state) const {
   const PageTableView& table = *rows_.table;
   const int32_t count = queries_of(tile);
   const int64_t first_query = (kv_head * rows_.tokens + tile.first_row) * heads_per_kv_;
@@ -201,13 +211,16 @@ KvPart AttendPlan::widened(const Room& room, const KvPart& part) const {
     }
     return reinterpret_cast<uint8_t*>(to);
   };
-  return {widen(part.keys, room.keys), widen(part.values, room.values), part.key_scales, part.value_scales};
+  return {widen(part.keys, room.keys), widen(part.values, room.values), part.key_scales,
+          part.value_scales};
 }
 
-void AttendPlan::finish(const SoftmaxState& state, const AttendIo& io, int64_t row, int32_t head) const {
+void AttendPlan::finish(const SoftmaxState& state, const AttendIo& io, int64_t row,
+                        int32_t head) const {
   const int64_t first = (row * num_heads_ + head) * head_dim_;
   kernels().norm_row(state.mixed, head_dim_, 1.0f / *state.sums, nullptr, io.out + first);
-  if (io.codes != nullptr) kernels().quantize_row(io.out + first, head_dim_, io.codes + first / kGroup);
+  if (io.codes != nullptr)
+    kernels().quantize_row(io.out + first, head_dim_, io.codes + first / kGroup);
 }
 
 }  // namespace matryo

@@ -1,9 +1,9 @@
 // Attention over pages as phases of a parallel region.
 //
-// Rows of one sequence that follow one another form tiles; the queries of a tile that share a kv head walk its pages
-// together. Pages are cut into blocks at fixed positions; every block starts a new softmax, and the blocks of a query
-// are merged in order. So blocks can be worked on in parallel (few rows, long contexts) or one after the other (many
-// rows) with the same bits.
+// Rows of one sequence that follow one another form tiles; the queries of a tile that share a kv
+// head walk its pages together. Pages are cut into blocks at fixed positions; every block starts a
+// new softmax, and the blocks of a query are merged in order. So blocks can be worked on in
+// parallel (few rows, long contexts) or one after the other (many rows) with the same bits.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ namespace matryo {
 struct AttendIo {
   const float* queries;   // (K, T, G, Dh)
   float* out;             // (T, H, Dh)
-  QuantizedGroup* codes;  // (T, H·Dh / 32): `out` quantised, or null; only if Dh is a multiple of 32
+  QuantizedGroup* codes;  // (T, H·Dh / 32): `out` quantised, or null; needs Dh a multiple of 32
 };
 
 class AttendPlan {
@@ -30,8 +30,8 @@ class AttendPlan {
   size_t scratch_bytes() const;
   void take_scratch(Scratch& scratch);  // once, before the region
 
-  // Phase: attention of all rows. No barrier at its end. Uses a chunk counter. If `split()`, only the blocks are done:
-  // a barrier and `merge` must follow.
+  // Phase: attention of all rows. No barrier at its end. Uses a chunk counter. If `split()`, only
+  // the blocks are done: a barrier and `merge` must follow.
   void attend(Worker& worker, const AttendIo& io) const;
   bool split() const { return split_; }
   void merge(Worker& worker, const AttendIo& io) const;
@@ -57,8 +57,8 @@ class AttendPlan {
   SoftmaxState block_state(const Tile& tile, int32_t kv_head, int64_t block) const;
   SoftmaxState query_state(const SoftmaxState& states, int32_t query) const;
   void clear(const SoftmaxState& state, int32_t count) const;
-  void attend_block(const Room& room, const AttendIo& io, const Tile& tile, int32_t kv_head, int64_t block,
-                    const SoftmaxState& state) const;
+  void attend_block(const Room& room, const AttendIo& io, const Tile& tile, int32_t kv_head,
+                    int64_t block, const SoftmaxState& state) const;
   bool see_page(const Room& room, const Tile& tile, int64_t page) const;
   KvPart widened(const Room& room, const KvPart& part) const;
   void attend_whole(const Room& room, const AttendIo& io, const Tile& tile, int32_t kv_head) const;

@@ -16,15 +16,20 @@ namespace {
 // Fewer groups than this are quantised before the threads are woken: a barrier would cost more.
 constexpr int64_t kSerialGroups = 256;
 
-// Activations that enter several products: the floats, and their quantised form if one of the matrices wants it.
+// Activations that enter several products: the floats, and their quantised form if one of the
+// matrices wants it.
 class Input {
  public:
-  Input(const float* x, int64_t tokens, int64_t cols, std::initializer_list<const MatrixView*> users)
+  Input(const float* x, int64_t tokens, int64_t cols,
+        std::initializer_list<const MatrixView*> users)
       : x_(x), tokens_(tokens), cols_(cols) {
-    for (const MatrixView* w : users) quantized_ = quantized_ || (w->data != nullptr && is_quantized(w->kind));
+    for (const MatrixView* w : users)
+      quantized_ = quantized_ || (w->data != nullptr && is_quantized(w->kind));
   }
 
-  size_t bytes() const { return Scratch::bytes<QuantizedGroup>(quantized_ ? tokens_ * groups_of(cols_) : 0); }
+  size_t bytes() const {
+    return Scratch::bytes<QuantizedGroup>(quantized_ ? tokens_ * groups_of(cols_) : 0);
+  }
   void take(Scratch& scratch) {
     if (quantized_) codes_ = scratch.take<QuantizedGroup>(tokens_ * groups_of(cols_));
   }
@@ -34,10 +39,13 @@ class Input {
   QuantizedGroup* codes() const { return codes_; }  // null if no matrix wants them
   int64_t cols() const { return cols_; }
   bool small() const { return tokens_ * groups_of(cols_) < kSerialGroups; }
-  TokenRows rows() const { return {x_, cols_, codes_, groups_of(cols_), static_cast<int32_t>(tokens_)}; }
+  TokenRows rows() const {
+    return {x_, cols_, codes_, groups_of(cols_), static_cast<int32_t>(tokens_)};
+  }
 
   void quantize_token(int64_t token) const {
-    if (quantized_) kernels().quantize_row(x_ + token * cols_, cols_, codes_ + token * groups_of(cols_));
+    if (quantized_)
+      kernels().quantize_row(x_ + token * cols_, cols_, codes_ + token * groups_of(cols_));
   }
   void quantize_all() const {
     for (int64_t token = 0; token < tokens_; ++token) quantize_token(token);
@@ -53,9 +61,7 @@ class Input {
   QuantizedGroup* codes_ = nullptr;
 };
 
-ProductJob job_of(const MatrixView& w, float* out) {
-  return {w, out, w.rows, w.rows, w.cols};
-}
+ProductJob job_of(const MatrixView& w, float* out) { return {w, out, w.rows, w.rows, w.cols}; }
 
 // Keys and values of the rows before norm and rotation.
 struct RawKv {
@@ -63,7 +69,8 @@ struct RawKv {
 };
 
 // Norms, rotates and stores the key and value of one row and kv head.
-void store_head(const LayerView& layer, const BlockRows& block, const RawKv& raw, int64_t row, int32_t kv_head) {
+void store_head(const LayerView& layer, const BlockRows& block, const RawKv& raw, int64_t row,
+                int32_t kv_head) {
   const TableRows& rows = block.rows;
   const int32_t n = layer.head_dim;
   const int64_t at = (row * layer.num_kv_heads + kv_head) * n, angle = row * (n / 2);
@@ -79,7 +86,8 @@ void store_head(const LayerView& layer, const BlockRows& block, const RawKv& raw
 // One call of `attention`: its buffers and its phases.
 class Attention {
  public:
-  Attention(const LayerView& layer, const BlockRows& block, const float* active, bool write, float* hidden)
+  Attention(const LayerView& layer, const BlockRows& block, const float* active, bool write,
+            float* hidden)
       : layer_(layer),
         block_(block),
         active_(active),
@@ -90,7 +98,8 @@ class Attention {
         kv_cols_(write ? int64_t{layer.num_kv_heads} * layer.head_dim : 0),
         rank_(layer.laurel_left.rows),
         plan_(block.rows, layer.num_heads, pool().threads()),
-        normed_(block.normed, tokens_, layer.hidden_size, {&layer.q, &layer.k, &layer.v, &layer.laurel_left}),
+        normed_(block.normed, tokens_, layer.hidden_size,
+                {&layer.q, &layer.k, &layer.v, &layer.laurel_left}),
         attended_(nullptr, tokens_, query_cols_, {&layer.o}),
         narrow_(nullptr, tokens_, rank_, {&layer.laurel_right}) {}
 
@@ -103,10 +112,11 @@ class Attention {
 
  private:
   size_t bytes() const {
-    return 2 * Scratch::bytes<float>(tokens_ * query_cols_) + 2 * Scratch::bytes<float>(tokens_ * kv_cols_) +
+    return 2 * Scratch::bytes<float>(tokens_ * query_cols_) +
+           2 * Scratch::bytes<float>(tokens_ * kv_cols_) +
            Scratch::bytes<float>(tokens_ * query_cols_) + Scratch::bytes<float>(tokens_ * rank_) +
-           2 * Scratch::bytes<float>(tokens_ * layer_.hidden_size) + plan_.scratch_bytes() + normed_.bytes() +
-           attended_.bytes() + narrow_.bytes();
+           2 * Scratch::bytes<float>(tokens_ * layer_.hidden_size) + plan_.scratch_bytes() +
+           normed_.bytes() + attended_.bytes() + narrow_.bytes();
   }
 
   void take(Scratch& scratch) {
@@ -145,12 +155,14 @@ class Attention {
   }
 
   void project(Worker& worker) const {
-    const ProductJob jobs[] = {job_of(layer_.q, raw_queries_), job_of(layer_.laurel_left, laurel_rank_),
+    const ProductJob jobs[] = {job_of(layer_.q, raw_queries_),
+                               job_of(layer_.laurel_left, laurel_rank_),
                                job_of(layer_.k, raw_kv_.keys), job_of(layer_.v, raw_kv_.values)};
     product_phase(worker, normed_.rows(), jobs, write_ ? 4 : 2);
   }
 
-  // Norms and rotation of every head, K/V into their pages; and the quantised input of laurel_right.
+  // Norms and rotation of every head, K/V into their pages; and the quantised input of
+  // laurel_right.
   void finish_heads(Worker& worker) const {
     const int64_t heads = layer_.num_heads + (write_ ? layer_.num_kv_heads : 0);
     const auto [first, last] = worker.slice(tokens_ * heads);
@@ -231,7 +243,8 @@ class Attention {
 
 }  // namespace
 
-void attention(const LayerView& layer, const BlockRows& block, const float* active, bool write, float* hidden) {
+void attention(const LayerView& layer, const BlockRows& block, const float* active, bool write,
+               float* hidden) {
   if (block.rows.tokens > 0) Attention(layer, block, active, write, hidden).run();
 }
 
@@ -251,14 +264,16 @@ void write_kv(const LayerView& layer, const BlockRows& block) {
     worker.barrier();
     const auto [first, last] = worker.slice(tokens * layer.num_kv_heads);
     for (int64_t i = first; i < last; ++i) {
-      store_head(layer, block, raw, i / layer.num_kv_heads, static_cast<int32_t>(i % layer.num_kv_heads));
+      store_head(layer, block, raw, i / layer.num_kv_heads,
+                 static_cast<int32_t>(i % layer.num_kv_heads));
     }
   });
 }
 
 void attend(const float* queries, int32_t num_heads, const TableRows& rows, float* out) {
   if (rows.tokens == 0) return;
-  const int32_t kv_heads = rows.table->num_kv_heads, n = rows.table->head_dim, group = num_heads / kv_heads;
+  const int32_t kv_heads = rows.table->num_kv_heads, n = rows.table->head_dim,
+                group = num_heads / kv_heads;
   AttendPlan plan(rows, num_heads, pool().threads());
   Scratch scratch(Scratch::bytes<float>(rows.tokens * num_heads * n) + plan.scratch_bytes());
   float* by_kv_head = scratch.take<float>(rows.tokens * num_heads * n);
@@ -266,7 +281,8 @@ void attend(const float* queries, int32_t num_heads, const TableRows& rows, floa
   const int64_t run = int64_t{group} * n;  // the queries of one row that share a kv head
   for (int64_t row = 0; row < rows.tokens; ++row) {
     for (int64_t head = 0; head < kv_heads; ++head) {
-      std::copy_n(queries + (row * kv_heads + head) * run, run, by_kv_head + (head * rows.tokens + row) * run);
+      std::copy_n(queries + (row * kv_heads + head) * run, run,
+                  by_kv_head + (head * rows.tokens + row) * run);
     }
   }
   const AttendIo io = {by_kv_head, out, nullptr};

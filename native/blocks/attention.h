@@ -1,4 +1,5 @@
-// The attention block of a layer: projections, norms, rotation, K/V pages, attention, output projection, LAuReL.
+// The attention block of a layer: projections, norms, rotation, K/V pages, attention, output
+// projection, LAuReL.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +22,10 @@ struct BlockRows {
   const float *cos, *sin;  // (T, Dh / 2)
 };
 
-// hidden (T, d) = ((active + rms(attention)) + laurel) / sqrt 2; `write`: keys and values of the rows are stored first.
-void attention(const LayerView& layer, const BlockRows& block, const float* active, bool write, float* hidden);
+// hidden (T, d) = ((active + rms(attention)) + laurel) / sqrt 2; `write`: keys and values of the
+// rows are stored first.
+void attention(const LayerView& layer, const BlockRows& block, const float* active, bool write,
+               float* hidden);
 
 // Only stores keys and values.
 void write_kv(const LayerView& layer, const BlockRows& block);

@@ -21,7 +21,8 @@ struct Activations {
   int64_t width;
 };
 
-std::vector<GatedJob> gated_jobs(const LayerView& layer, const std::vector<FfnPart>& parts, const Activations& act) {
+std::vector<GatedJob> gated_jobs(const LayerView& layer, const std::vector<FfnPart>& parts,
+                                 const Activations& act) {
   std::vector<GatedJob> jobs;
   for (const FfnPart& part : parts) {
     const bool quantized = is_quantized(part.segment.down.kind);
@@ -36,19 +37,22 @@ constexpr int64_t kChunkBytes = 96 << 10;  // of the down product of few tokens,
 constexpr int64_t kMostChunkPanels = 8;
 constexpr int64_t kFewTokens = 8;
 
-int64_t down_chunk_panels(const std::vector<FfnPart>& parts, int64_t panels, int64_t tokens, int threads) {
+int64_t down_chunk_panels(const std::vector<FfnPart>& parts, int64_t panels, int64_t tokens,
+                          int threads) {
   int64_t bytes = 0;
-  for (const FfnPart& part : parts) bytes += storage_stride(part.segment.down.kind, kPanelLayout, part.count);
-  const int64_t most = tokens <= kFewTokens ? kChunkBytes / std::max<int64_t>(bytes, 1) : kMostChunkPanels;
+  for (const FfnPart& part : parts)
+    bytes += storage_stride(part.segment.down.kind, kPanelLayout, part.count);
+  const int64_t most =
+      tokens <= kFewTokens ? kChunkBytes / std::max<int64_t>(bytes, 1) : kMostChunkPanels;
   return std::max<int64_t>(2, std::min(most, panels / (4 * threads)) / 2 * 2);
 }
 
-PanelProduct down_product(const FfnPart& part, const FfnRows& rows, const Activations& act, int64_t first,
-                          int64_t last) {
+PanelProduct down_product(const FfnPart& part, const FfnRows& rows, const Activations& act,
+                          int64_t first, int64_t last) {
   const MatrixView& down = part.segment.down;
   const TokenRows x = {act.dense == nullptr ? nullptr : act.dense + part.first, act.width,
-                       act.codes == nullptr ? nullptr : act.codes + part.first / kGroup, act.width / kGroup,
-                       static_cast<int32_t>(rows.tokens)};
+                       act.codes == nullptr ? nullptr : act.codes + part.first / kGroup,
+                       act.width / kGroup, static_cast<int32_t>(rows.tokens)};
   return {down.data + first / kPanel * down.stride,
           down.stride,
           static_cast<int32_t>(last - first),
@@ -61,19 +65,21 @@ PanelProduct down_product(const FfnPart& part, const FfnRows& rows, const Activa
 
 // A chunk of outputs goes through all parts in order, each starting from the sum so far: the bits
 // of one product.
-void down_phase(Worker& worker, const FfnRows& rows, const std::vector<FfnPart>& parts, const Activations& act) {
+void down_phase(Worker& worker, const FfnRows& rows, const std::vector<FfnPart>& parts,
+                const Activations& act) {
   const int64_t panels = (rows.width() + kPanel - 1) / kPanel;
   const int64_t size = down_chunk_panels(parts, panels, rows.tokens, worker.num_threads);
   for (int64_t first; (first = worker.next() * size) < panels;) {
     const int64_t last = std::min((first + size) * kPanel, rows.width());
     for (const FfnPart& part : parts) {
-      kernels().panel_product[part.segment.down.kind](down_product(part, rows, act, first * kPanel, last));
+      kernels().panel_product[part.segment.down.kind](
+          down_product(part, rows, act, first * kPanel, last));
     }
   }
 }
 
-void dense_feed_forward(const LayerView& layer, const float* hidden, int64_t tokens, const std::vector<FfnPart>& parts,
-                        int64_t width, float* out) {
+void dense_feed_forward(const LayerView& layer, const float* hidden, int64_t tokens,
+                        const std::vector<FfnPart>& parts, int64_t width, float* out) {
   const int64_t most = std::min(tokens, kMostTokens);
   const int64_t dense = any_of_kind(parts, false) ? most * width : 0;
   const int64_t groups = any_of_kind(parts, true) ? most * width / kGroup : 0;
@@ -92,8 +98,8 @@ void dense_feed_forward(const LayerView& layer, const float* hidden, int64_t tok
   });
 }
 
-void sparse_feed_forward(const LayerView& layer, const float* hidden, int64_t tokens, const std::vector<FfnPart>& parts,
-                         int64_t width, float* out) {
+void sparse_feed_forward(const LayerView& layer, const float* hidden, int64_t tokens,
+                         const std::vector<FfnPart>& parts, int64_t width, float* out) {
   const int64_t most = std::min(tokens, kSparseTokens);
   const SparseSize size = {most, width, layer.hidden_size, pool().threads()};
   Scratch scratch(ffn_rows_bytes(most, layer.hidden_size) + size.bytes());
@@ -107,7 +113,8 @@ void sparse_feed_forward(const LayerView& layer, const float* hidden, int64_t to
 
 }  // namespace
 
-void feed_forward(const LayerView& layer, const float* hidden, int64_t tokens, int64_t width, float* out) {
+void feed_forward(const LayerView& layer, const float* hidden, int64_t tokens, int64_t width,
+                  float* out) {
   if (tokens == 0) return;
   const std::vector<FfnPart> parts = used_parts(layer, width);
   if (parts.empty()) {

@@ -14,8 +14,9 @@ std::vector<FfnPart> used_parts(const LayerView& layer, int64_t width) {
 }
 
 bool any_of_kind(const std::vector<FfnPart>& parts, bool quantized) {
-  return std::any_of(parts.begin(), parts.end(),
-                     [&](const FfnPart& part) { return is_quantized(part.segment.gate.kind) == quantized; });
+  return std::any_of(parts.begin(), parts.end(), [&](const FfnPart& part) {
+    return is_quantized(part.segment.gate.kind) == quantized;
+  });
 }
 
 void FfnRows::prepare(const Worker& worker) const {
@@ -34,7 +35,8 @@ size_t ffn_rows_bytes(int64_t tokens, int64_t hidden_size) {
          Scratch::bytes<float>(groups * kGroup + tokens * kRowPadding);
 }
 
-FfnRows take_ffn_rows(Scratch& scratch, const LayerView& layer, const std::vector<FfnPart>& parts, int64_t tokens) {
+FfnRows take_ffn_rows(Scratch& scratch, const LayerView& layer, const std::vector<FfnPart>& parts,
+                      int64_t tokens) {
   const int64_t groups = tokens * groups_of(layer.hidden_size);
   float* normed = scratch.take<float>(groups * kGroup);
   QuantizedGroup* codes = scratch.take<QuantizedGroup>(groups);

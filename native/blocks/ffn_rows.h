@@ -43,7 +43,9 @@ struct FfnRows {
   int64_t groups() const { return groups_of(width()); }
   int64_t padded() const { return groups() * kGroup; }
   int64_t total_stride() const { return padded() + kRowPadding; }
-  TokenRows view() const { return {normed, padded(), codes, groups(), static_cast<int32_t>(tokens)}; }
+  TokenRows view() const {
+    return {normed, padded(), codes, groups(), static_cast<int32_t>(tokens)};
+  }
 
   // Runs units(worker), which ends with `total` written, between the first norm and the residual:
   // one region. A single token is normed by the caller while the team wakes up, which saves a
@@ -58,7 +60,8 @@ struct FfnRows {
       }
       units(worker);
       worker.barrier();
-      add_normed_phase(worker, total, total_stride(), layer.post_ffn_norm, layer.eps, hidden, tokens, width(), out);
+      add_normed_phase(worker, total, total_stride(), layer.post_ffn_norm, layer.eps, hidden,
+                       tokens, width(), out);
     });
   }
 
@@ -67,11 +70,13 @@ struct FfnRows {
 };
 
 size_t ffn_rows_bytes(int64_t tokens, int64_t hidden_size);
-FfnRows take_ffn_rows(Scratch& scratch, const LayerView& layer, const std::vector<FfnPart>& parts, int64_t tokens);
+FfnRows take_ffn_rows(Scratch& scratch, const LayerView& layer, const std::vector<FfnPart>& parts,
+                      int64_t tokens);
 
 // block(rows) for consecutive blocks of at most `most` tokens.
 template <class Block>
-void for_each_token_block(FfnRows rows, const float* hidden, int64_t tokens, int64_t most, float* out, Block block) {
+void for_each_token_block(FfnRows rows, const float* hidden, int64_t tokens, int64_t most,
+                          float* out, Block block) {
   for (int64_t first = 0; first < tokens; first += most) {
     rows.tokens = std::min(most, tokens - first);
     rows.hidden = hidden + first * rows.width();

@@ -6,12 +6,14 @@
 namespace matryo {
 namespace {
 
-constexpr int64_t kOneTokenBlock = 256;  // about 13 kept units: enough rows to stream, enough blocks to share out
+// About 13 kept units: enough rows to stream, enough blocks to share out.
+constexpr int64_t kOneTokenBlock = 256;
 constexpr int64_t kManyTokensBlock = 128;
 constexpr int64_t kPieceColumns = 256;  // of a block's down rows: unpacked they fill 128 KB
 constexpr int64_t kPieceFloats = kManyTokensBlock * (kPieceColumns + kPieceColumns / kGroup);
-constexpr int64_t kFewTokens = 48;   // their rows are gathered token by token: unpacking all would take longer
-constexpr int32_t kListUnits = 256;  // kept units of one token that go to the down kernel in one call
+// Rows of so few tokens are gathered token by token: unpacking all would take longer.
+constexpr int64_t kFewTokens = 48;
+constexpr int32_t kListUnits = 256;  // kept units of one token in one call of the down kernel
 constexpr int kRowsAhead = 3;
 
 RowSet row_set(const MatrixView& w, const int32_t* ids, int32_t count) {
@@ -40,18 +42,21 @@ struct UnitList {
 
 int64_t SparseSize::pieces() const { return (hidden_size + kPieceColumns - 1) / kPieceColumns; }
 
-int64_t SparseSize::token_cuts() const { return std::min((2 * threads + pieces() - 1) / pieces(), tokens); }
+int64_t SparseSize::token_cuts() const {
+  return std::min((2 * threads + pieces() - 1) / pieces(), tokens);
+}
 
 size_t SparseSize::bytes() const {
   const int64_t blocks = width / kGroup;  // no block is shorter than a group
-  return Scratch::bytes<float>(tokens * (width + kRowPadding)) + Scratch::bytes<int32_t>(tokens * width) +
-         Scratch::bytes<float>(tokens * width) + Scratch::bytes<int32_t>((tokens + 1) * blocks) +
-         Scratch::bytes<float>(tokens) + Scratch::bytes<int32_t>(width) + Scratch::bytes<int32_t>(blocks) +
+  return Scratch::bytes<float>(tokens * (width + kRowPadding)) +
+         Scratch::bytes<int32_t>(tokens * width) + Scratch::bytes<float>(tokens * width) +
+         Scratch::bytes<int32_t>((tokens + 1) * blocks) + Scratch::bytes<float>(tokens) +
+         Scratch::bytes<int32_t>(width) + Scratch::bytes<int32_t>(blocks) +
          Scratch::bytes<float>(pieces() * token_cuts() * kPieceFloats);
 }
 
-SparseUnits::SparseUnits(Scratch& scratch, const LayerView& layer, const std::vector<FfnPart>& parts,
-                         const SparseSize& size)
+SparseUnits::SparseUnits(Scratch& scratch, const LayerView& layer,
+                         const std::vector<FfnPart>& parts, const SparseSize& size)
     : z_(layer.sparsity_z), size_(size), stride_(size.width + kRowPadding), parts_(parts) {
   gates_ = scratch.take<float>(size.tokens * stride_);
   ids_ = scratch.take<int32_t>(size.tokens * size.width);
@@ -62,7 +67,8 @@ SparseUnits::SparseUnits(Scratch& scratch, const LayerView& layer, const std::ve
   num_used_ = scratch.take<int32_t>(size.width / kGroup);
   unpacked_ = scratch.take<float>(size.pieces() * size.token_cuts() * kPieceFloats);
   for (const FfnPart& part : parts) {
-    jobs_.push_back({part.segment.gate, gates_ + part.first, stride_, part.count, layer.hidden_size});
+    jobs_.push_back(
+        {part.segment.gate, gates_ + part.first, stride_, part.count, layer.hidden_size});
   }
 }
 
@@ -104,13 +110,14 @@ float SparseUnits::cut_of(int64_t t) const {
 void SparseUnits::select(int64_t t, size_t block, float cut) const {
   const UnitBlock& units = blocks_[block];
   int32_t* start = starts(block) + t;
-  start[1] = start[0] + kernels().select_units(gates_ + t * stride_ + units.start, static_cast<int32_t>(units.count),
-                                               cut, static_cast<int32_t>(units.first), ids(block) + start[0],
-                                               values(block) + start[0]);
+  start[1] = start[0] + kernels().select_units(gates_ + t * stride_ + units.start,
+                                               static_cast<int32_t>(units.count), cut,
+                                               static_cast<int32_t>(units.first),
+                                               ids(block) + start[0], values(block) + start[0]);
 }
 
-// Every thread computes the cut itself, which is shorter than a barrier, and selects a block ahead, so that the first
-// rows of a block are on their way when its turn comes.
+// Every thread computes the cut itself, which is shorter than a barrier, and selects a block ahead,
+// so that the first rows of a block are on their way when its turn comes.
 void SparseUnits::one_token_up(Worker& worker, const FfnRows& rows) const {
   const float cut = cut_of(0);
   auto block = static_cast<size_t>(worker.next());
@@ -156,7 +163,8 @@ void SparseUnits::few_tokens_down(const Worker& worker, const FfnRows& rows) con
         list.append(ids(block) + start[0], values(block) + start[0], kept);
       }
       const MatrixView& down = part->segment.down;
-      kernels().axpy_rows[down.kind](row_set(down, list.ids, list.count), list.values, first, last, total);
+      kernels().axpy_rows[down.kind](row_set(down, list.ids, list.count), list.values, first, last,
+                                     total);
     }
   }
 }
@@ -166,9 +174,11 @@ void SparseUnits::cut_phase(const Worker& worker) const {
   for (int64_t t = first; t < last; ++t) cuts_[t] = cut_of(t);
 }
 
-// The lists of a block sorted by unit: the tokens that keep it, and where in the block's lists they do.
+// The lists of a block sorted by unit: the tokens that keep it, and where in the block's lists they
+// do.
 struct UnitPairs {
-  static_assert(kSparseTokens <= 256 && kSparseTokens * kManyTokensBlock <= 65536, "numbers of token and place");
+  static_assert(kSparseTokens <= 256 && kSparseTokens * kManyTokensBlock <= 65536,
+                "numbers of token and place");
   uint8_t token[kSparseTokens * kManyTokensBlock];
   uint16_t place[kSparseTokens * kManyTokensBlock];
   int32_t start[kManyTokensBlock + 1];  // of each unit's pairs
@@ -220,7 +230,8 @@ void SparseUnits::block_dots(size_t block, const FfnRows& rows, const UnitPairs&
     int32_t tokens[kSparseTokens];
     float dots[kSparseTokens];
     std::copy_n(pairs.token + first, kept, tokens);
-    kernels().dot_tokens[up.kind](first_row + u * up.stride, groups_of(up.cols) * kGroup, x, tokens, kept, dots);
+    kernels().dot_tokens[up.kind](first_row + u * up.stride, groups_of(up.cols) * kGroup, x, tokens,
+                                  kept, dots);
     for (int32_t i = 0; i < kept; ++i) act[pairs.place[first + i]] *= dots[i];
   }
 }
@@ -243,26 +254,29 @@ void SparseUnits::many_tokens_down(Worker& worker, const FfnRows& rows) const {
   const int64_t pieces = size_.pieces(), cuts = size_.token_cuts();
   for (int64_t job; (job = worker.next()) < pieces * cuts;) {
     const int64_t cut = job / pieces;
-    down_piece(job, rows, tokens_ * cut / cuts, tokens_ * (cut + 1) / cuts, job % pieces * kPieceColumns);
+    down_piece(job, rows, tokens_ * cut / cuts, tokens_ * (cut + 1) / cuts,
+               job % pieces * kPieceColumns);
   }
 }
 
 // Block by block: its rows are unpacked once and added to all tokens that keep them.
-void SparseUnits::down_piece(int64_t job, const FfnRows& rows, int64_t first_token, int64_t last_token,
-                             int64_t column) const {
+void SparseUnits::down_piece(int64_t job, const FfnRows& rows, int64_t first_token,
+                             int64_t last_token, int64_t column) const {
   const int64_t columns = std::min(kPieceColumns, rows.width() - column);
   float *q = unpacked_ + job * kPieceFloats, *scales = q + kManyTokensBlock * kPieceColumns;
   float* total = rows.total + column;
-  for (int64_t t = first_token; t < last_token; ++t) std::fill_n(total + t * rows.total_stride(), columns, 0.0f);
+  for (int64_t t = first_token; t < last_token; ++t)
+    std::fill_n(total + t * rows.total_stride(), columns, 0.0f);
   for (size_t block = 0; block < blocks_.size(); ++block) {
     const UnitBlock& units = blocks_[block];
     const MatrixView& down = units.part->segment.down;
-    const UnpackedRows unpacked = {static_cast<int32_t>(units.first), groups_of(columns) * kGroup, q, scales};
+    const UnpackedRows unpacked = {static_cast<int32_t>(units.first), groups_of(columns) * kGroup,
+                                   q, scales};
     kernels().unpack_rows[down.kind](used_rows(down, block), column, unpacked);
     const int32_t* start = starts(block);
     for (int64_t t = first_token; t < last_token; ++t) {
-      kernels().axpy_unpacked(unpacked, ids(block) + start[t], values(block) + start[t], start[t + 1] - start[t],
-                              columns, total + t * rows.total_stride());
+      kernels().axpy_unpacked(unpacked, ids(block) + start[t], values(block) + start[t],
+                              start[t + 1] - start[t], columns, total + t * rows.total_stride());
     }
   }
 }

@@ -1,11 +1,14 @@
-// The units of a sparse layer: those whose gate exceeds mean + z · deviation over the units used now, about 5 %.
+// The units of a sparse layer: those whose gate exceeds mean + z · deviation over the units used
+// now, about 5 %.
 //
-// The gate product is dense. Of the up and down matrices (rows layout) only the rows of kept units are read. One token
-// gathers its rows. Several tokens go through the units in order, so that a row is read and unpacked once for all
-// tokens that keep it: the dot products of a unit with its tokens, then, for a piece of the columns, the sums of all
-// tokens. Every output is summed over ascending units, so both ways have the same bits.
+// The gate product is dense. Of the up and down matrices (rows layout) only the rows of kept units
+// are read. One token gathers its rows. Several tokens go through the units in order, so that a row
+// is read and unpacked once for all tokens that keep it: the dot products of a unit with its
+// tokens, then, for a piece of the columns, the sums of all tokens. Every output is summed over
+// ascending units, so both ways have the same bits.
 //
-//   T tokens of a run · W units used now · block: consecutive units of one part, the work of one thread at a time
+//   T tokens of a run · W units used now
+//   block: consecutive units of one part, the work of one thread at a time
 #pragma once
 
 #include <cstdint>
@@ -15,7 +18,7 @@
 
 namespace matryo {
 
-constexpr int64_t kSparseTokens = 128;  // of one run: their quantised rows stay in the second-level cache
+constexpr int64_t kSparseTokens = 128;  // of one run: their quantised rows stay in L2
 
 struct UnitBlock {
   const FfnPart* part;
@@ -38,16 +41,22 @@ struct UnitPairs;
 
 class SparseUnits {
  public:
-  SparseUnits(Scratch& scratch, const LayerView& layer, const std::vector<FfnPart>& parts, const SparseSize& size);
+  SparseUnits(Scratch& scratch, const LayerView& layer, const std::vector<FfnPart>& parts,
+              const SparseSize& size);
 
-  void prepare(int64_t tokens);                         // before run(), for its number of tokens
-  void run(Worker& worker, const FfnRows& rows) const;  // writes rows.total; needs a barrier before it is read
+  void prepare(int64_t tokens);  // before run(), for its number of tokens
+  // Writes rows.total; needs a barrier before it is read.
+  void run(Worker& worker, const FfnRows& rows) const;
 
  private:
-  // The kept units of a block as numbers in their part, and their activations: the lists of all tokens in a row.
+  // The kept units of a block as numbers in their part, and their activations: the lists of all
+  // tokens in a row.
   int32_t* ids(size_t block) const { return ids_ + blocks_[block].start * tokens_; }
   float* values(size_t block) const { return values_ + blocks_[block].start * tokens_; }
-  int32_t* starts(size_t block) const { return starts_ + static_cast<int64_t>(block) * (tokens_ + 1); }  // of the lists
+  // Of the lists of the block's tokens.
+  int32_t* starts(size_t block) const {
+    return starts_ + static_cast<int64_t>(block) * (tokens_ + 1);
+  }
 
   float cut_of(int64_t t) const;
   void select(int64_t t, size_t block, float cut) const;  // after token t - 1
@@ -64,7 +73,8 @@ class SparseUnits {
   void list_used(size_t block, const UnitPairs& pairs) const;
   RowSet used_rows(const MatrixView& w, size_t block) const;
   void many_tokens_down(Worker& worker, const FfnRows& rows) const;
-  void down_piece(int64_t job, const FfnRows& rows, int64_t first_token, int64_t last_token, int64_t column) const;
+  void down_piece(int64_t job, const FfnRows& rows, int64_t first_token, int64_t last_token,
+                  int64_t column) const;
 
   float z_;
   SparseSize size_;

@@ -1,4 +1,5 @@
-// bf16 bits and f32 values, one at a time; in an anonymous namespace for the reason given in kernels.h.
+// bf16 bits and f32 values, one at a time; in an anonymous namespace for the reason given in
+// kernels.h.
 #pragma once
 
 #include <stdint.h>

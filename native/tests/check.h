@@ -30,7 +30,8 @@ inline std::vector<float> random_floats(int64_t n) {
 }
 
 [[noreturn]] inline void fail(const char* what, double got, double wanted, double limit) {
-  std::printf("FAILED %s (%s): got %.9g, wanted %.9g, limit %.3g\n", what, kernels().name, got, wanted, limit);
+  std::printf("FAILED %s (%s): got %.9g, wanted %.9g, limit %.3g\n", what, kernels().name, got,
+              wanted, limit);
   std::exit(1);
 }
 
@@ -38,8 +39,9 @@ inline void expect_near(const char* what, double got, double wanted, double limi
   if (!(std::fabs(got - wanted) <= limit)) fail(what, got, wanted, limit);
 }
 
-// Runs body(table) with the scalar table, then with the selected one; each call returns its outputs as floats. The
-// same bits are expected (`ulps` = 0), or values within so many roundings of the largest.
+// Runs body(table) with the scalar table, then with the selected one; each call returns its outputs
+// as floats. The same bits are expected (`ulps` = 0), or values within so many roundings of the
+// largest.
 template <class Body>
 void expect_as_scalar(const char* what, const Body& body, double ulps = 0.0) {
   const std::string name = kernels().name;
@@ -51,7 +53,8 @@ void expect_as_scalar(const char* what, const Body& body, double ulps = 0.0) {
   for (const float value : wanted) {
     if (std::isfinite(value)) largest = std::fmax(largest, std::fabs(value));
   }
-  if (got.size() != wanted.size()) fail(what, static_cast<double>(got.size()), static_cast<double>(wanted.size()), 0);
+  if (got.size() != wanted.size())
+    fail(what, static_cast<double>(got.size()), static_cast<double>(wanted.size()), 0);
   for (size_t i = 0; i < wanted.size(); ++i) {
     if (std::memcmp(&got[i], &wanted[i], sizeof(float)) == 0) continue;
     expect_near(what, got[i], wanted[i], ulps * 6e-8 * largest - (ulps == 0.0));
@@ -67,7 +70,7 @@ inline void append(std::vector<float>& out, const std::vector<float>& more) {
   out.insert(out.end(), more.begin(), more.end());
 }
 
-void test_matrix_kernels();     // each for the selected table
+void test_matrix_kernels();  // each for the selected table
 void test_vector_kernels();
 void test_attention_kernels();
 

@@ -1,6 +1,7 @@
-// The AVX-512 intrinsics that kernels use, lane by lane in plain C++, so that the AVX-512 table can be tested on a CPU
-// without it (`make test-avx512`). Included before simd.h by that build only; slow, and never part of a wheel.
-// Source of the semantics: Intel Intrinsics Guide. A missing intrinsic is a compile error: add it here.
+// The AVX-512 intrinsics that kernels use, lane by lane in plain C++, so that the AVX-512 table can
+// be tested on a CPU without it (`make test-avx512`). Included before simd.h by that build only;
+// slow, and never part of a wheel. Source of the semantics: Intel Intrinsics Guide. A missing
+// intrinsic is a compile error: add it here.
 #pragma once
 
 #include <immintrin.h>
@@ -58,11 +59,19 @@ inline uint32_t word(const Floats& x, int i) { return bits<uint32_t>(x.lane[i]);
 inline uint32_t word(const Ints& x, int i) { return static_cast<uint32_t>(x.lane[i]); }
 inline bool on(uint64_t mask, int i) { return (mask >> i & 1) != 0; }
 
-inline Floats set1_ps(float x) { return each([&](int) { return x; }); }
+inline Floats set1_ps(float x) {
+  return each([&](int) { return x; });
+}
 inline Floats setzero_ps() { return set1_ps(0.0f); }
-inline Ints set1_epi32(int32_t x) { return each_int([&](int) { return x; }); }
-inline Ints set1_epi8(int x) { return each_of<int8_t>([&](int) { return x; }); }
-inline Ints set1_epi16(int x) { return each_of<int16_t>([&](int) { return x; }); }
+inline Ints set1_epi32(int32_t x) {
+  return each_int([&](int) { return x; });
+}
+inline Ints set1_epi8(int x) {
+  return each_of<int8_t>([&](int) { return x; });
+}
+inline Ints set1_epi16(int x) {
+  return each_of<int16_t>([&](int) { return x; });
+}
 inline Ints setzero_si512() { return set1_epi32(0); }
 template <class... T>
 inline Floats setr_ps(T... x) {
@@ -132,7 +141,9 @@ inline Floats sqrt_ps(const Floats& a) {
   return each([&](int i) { return sqrtf(a.lane[i]); });
 }
 inline Floats roundscale_ps(const Floats& a, int mode) {  // only "nearest even, no scaling" is used
-  return each([&](int i) { return mode == (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC) ? rintf(a.lane[i]) : NAN; });
+  return each([&](int i) {
+    return mode == (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC) ? rintf(a.lane[i]) : NAN;
+  });
 }
 inline Floats scalef_ps(const Floats& a, const Floats& b) {
   return each([&](int i) { return ldexpf(a.lane[i], static_cast<int>(floorf(b.lane[i]))); });
@@ -168,7 +179,9 @@ inline Ints sub_epi8(const Ints& a, const Ints& b) {
   return each_of<int8_t>([&](int i) { return element<int8_t>(a, i) - element<int8_t>(b, i); });
 }
 inline Ints abs_epi8(const Ints& a) {
-  return each_of<int8_t>([&](int i) { return element<int8_t>(a, i) < 0 ? -element<int8_t>(a, i) : element<int8_t>(a, i); });
+  return each_of<int8_t>([&](int i) {
+    return element<int8_t>(a, i) < 0 ? -element<int8_t>(a, i) : element<int8_t>(a, i);
+  });
 }
 inline Ints slli_epi32(const Ints& a, unsigned count) {
   return each_of<uint32_t>([&](int i) { return count > 31 ? 0u : word(a, i) << count; });
@@ -177,7 +190,8 @@ inline Ints srli_epi32(const Ints& a, unsigned count) {
   return each_of<uint32_t>([&](int i) { return count > 31 ? 0u : word(a, i) >> count; });
 }
 inline Ints srli_epi16(const Ints& a, unsigned count) {
-  return each_of<uint16_t>([&](int i) { return count > 15 ? 0 : element<uint16_t>(a, i) >> count; });
+  return each_of<uint16_t>(
+      [&](int i) { return count > 15 ? 0 : element<uint16_t>(a, i) >> count; });
 }
 inline Ints srlv_epi64(const Ints& a, const Ints& count) {
   return each_of<uint64_t>([&](int i) {
@@ -189,7 +203,8 @@ inline Ints srlv_epi64(const Ints& a, const Ints& count) {
 inline Ints dpbusd_epi32(const Ints& sum, const Ints& a, const Ints& b) {
   return each_int([&](int i) {
     int32_t total = sum.lane[i];
-    for (int k = 0; k < 4; ++k) total += element<uint8_t>(a, 4 * i + k) * element<int8_t>(b, 4 * i + k);
+    for (int k = 0; k < 4; ++k)
+      total += element<uint8_t>(a, 4 * i + k) * element<int8_t>(b, 4 * i + k);
     return total;
   });
 }
@@ -198,23 +213,34 @@ template <int kPredicate>
 inline bool compare(float a, float b) {
   const bool unordered = isnan(a) || isnan(b);
   switch (kPredicate) {
-    case _CMP_LT_OQ: return a < b;
-    case _CMP_NLT_UQ: return !(a < b);
-    case _CMP_NLE_UQ: return !(a <= b);
-    case _CMP_LE_OQ: return a <= b;
-    case _CMP_GT_OQ: return a > b;
-    case _CMP_GE_OQ: return a >= b;
-    case _CMP_EQ_OQ: return a == b;
-    case _CMP_NEQ_UQ: return !(a == b);
-    case _CMP_UNORD_Q: return unordered;
-    case _CMP_ORD_Q: return !unordered;
+    case _CMP_LT_OQ:
+      return a < b;
+    case _CMP_NLT_UQ:
+      return !(a < b);
+    case _CMP_NLE_UQ:
+      return !(a <= b);
+    case _CMP_LE_OQ:
+      return a <= b;
+    case _CMP_GT_OQ:
+      return a > b;
+    case _CMP_GE_OQ:
+      return a >= b;
+    case _CMP_EQ_OQ:
+      return a == b;
+    case _CMP_NEQ_UQ:
+      return !(a == b);
+    case _CMP_UNORD_Q:
+      return unordered;
+    case _CMP_ORD_Q:
+      return !unordered;
   }
   __builtin_trap();
 }
 template <int kPredicate>
 inline Mask cmp_ps_mask(const Floats& a, const Floats& b) {
   Mask mask = 0;
-  for (int i = 0; i < 16; ++i) mask = static_cast<Mask>(mask | compare<kPredicate>(a.lane[i], b.lane[i]) << i);
+  for (int i = 0; i < 16; ++i)
+    mask = static_cast<Mask>(mask | compare<kPredicate>(a.lane[i], b.lane[i]) << i);
   return mask;
 }
 inline uint64_t movepi8_mask(const Ints& a) {
@@ -225,7 +251,9 @@ inline uint64_t movepi8_mask(const Ints& a) {
 inline Floats mask_blend_ps(Mask mask, const Floats& off, const Floats& yes) {
   return each([&](int i) { return on(mask, i) ? yes.lane[i] : off.lane[i]; });
 }
-inline Floats maskz_mov_ps(Mask mask, const Floats& a) { return mask_blend_ps(mask, setzero_ps(), a); }
+inline Floats maskz_mov_ps(Mask mask, const Floats& a) {
+  return mask_blend_ps(mask, setzero_ps(), a);
+}
 inline Ints mask_or_epi32(const Ints& off, Mask mask, const Ints& a, const Ints& b) {
   return each_int([&](int i) { return on(mask, i) ? a.lane[i] | b.lane[i] : off.lane[i]; });
 }
@@ -246,7 +274,9 @@ inline Floats permutexvar_ps(const Ints& index, const Floats& a) {
   return each([&](int i) { return a.lane[index.lane[i] & 15]; });
 }
 inline Ints permutexvar_epi64(const Ints& index, const Ints& a) {
-  return each_of<uint64_t>([&](int i) { return element<uint64_t>(a, static_cast<int>(element<uint64_t>(index, i) & 7)); });
+  return each_of<uint64_t>([&](int i) {
+    return element<uint64_t>(a, static_cast<int>(element<uint64_t>(index, i) & 7));
+  });
 }
 
 inline Floats cvtepi32_ps(const Ints& a) {
@@ -314,6 +344,10 @@ inline Ints inserti64x4(Ints a, __m256i half) {
 #define _mm512_set1_epi8 matryo_emulated::set1_epi8
 #define _mm512_set1_epi16 matryo_emulated::set1_epi16
 #define _mm512_setzero_si512 matryo_emulated::setzero_si512
+// GCC has these as macros, where the others are functions.
+#undef _mm512_setr_ps
+#undef _mm512_setr_epi32
+#undef _mm512_setr_epi64
 #define _mm512_setr_ps matryo_emulated::setr_ps
 #define _mm512_setr_epi32 matryo_emulated::setr_epi32
 #define _mm512_setr_epi64 matryo_emulated::setr_epi64

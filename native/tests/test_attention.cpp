@@ -1,4 +1,5 @@
-// Heads, K/V pages, attention: the bits of the scalar table, which the Python tests compare with the numpy twins.
+// Heads, K/V pages, attention: the bits of the scalar table, which the Python tests compare with
+// the numpy twins.
 #include "check.h"
 
 namespace matryo {
@@ -8,8 +9,12 @@ const KvKind kKvKinds[] = {kKvF32, kKvBf16, kKvInt8};
 
 // One kv head of a page with tokens in slots [0, used).
 struct Page {
-  Page(const Kernels& table, KvKind kind, int32_t head_dim, int32_t used, const std::vector<float>& rows)
-      : keys(static_cast<size_t>(head_dim * kPage * 4)), values(keys.size()), key_scales(kPage), value_scales(kPage) {
+  Page(const Kernels& table, KvKind kind, int32_t head_dim, int32_t used,
+       const std::vector<float>& rows)
+      : keys(static_cast<size_t>(head_dim * kPage * 4)),
+        values(keys.size()),
+        key_scales(kPage),
+        value_scales(kPage) {
     part = {keys.data(), values.data(), key_scales.data(), value_scales.data()};
     if (kind != kKvInt8) part.key_scales = part.value_scales = nullptr;
     for (int32_t slot = 0; slot < used; ++slot) {
@@ -26,7 +31,8 @@ struct Page {
 
 struct State {
   State(int32_t count, int32_t head_dim)
-      : maxima(static_cast<size_t>(count), -INFINITY), sums(static_cast<size_t>(count)),
+      : maxima(static_cast<size_t>(count), -INFINITY),
+        sums(static_cast<size_t>(count)),
         mixed(static_cast<size_t>(count * head_dim)) {}
 
   SoftmaxState view() { return {maxima.data(), sums.data(), mixed.data()}; }
@@ -42,7 +48,8 @@ struct State {
 
 void test_page(KvKind kind, int32_t head_dim, int32_t count) {
   constexpr int32_t kUsed = 61;
-  const std::vector<float> rows = random_floats(2 * kUsed * head_dim), queries = random_floats(count * head_dim);
+  const std::vector<float> rows = random_floats(2 * kUsed * head_dim),
+                           queries = random_floats(count * head_dim);
   std::vector<int32_t> first, last;
   for (int32_t i = 0; i < count; ++i) {
     first.push_back(i % 3 * 5);
@@ -60,8 +67,9 @@ void test_page(KvKind kind, int32_t head_dim, int32_t count) {
     const Page page(table, kind, head_dim, kUsed, rows);
     std::vector<float> scores(static_cast<size_t>(count * kPage));
     State state(count, head_dim), part(count, head_dim);
-    const AttendPage call = {page.part,    page.keys.data(), head_dim,     count,        queries.data(),
-                             first.data(), last.data(),      state.view(), scores.data()};
+    const AttendPage call = {page.part,   page.keys.data(), head_dim,
+                             count,       queries.data(),   first.data(),
+                             last.data(), state.view(),     scores.data()};
     table.attend_page[kind](call);
     table.attend_page[kind](call);  // a second page of the same keys: the state has history
     AttendPage other = call;
@@ -73,8 +81,10 @@ void test_page(KvKind kind, int32_t head_dim, int32_t count) {
 }
 
 void test_rows(int32_t n) {
-  const std::vector<float> x = random_floats(n), weight = random_floats(n), cos = random_floats(n / 2);
-  const std::vector<float> sin = random_floats(n / 2), attended = random_floats(n), normed = random_floats(n);
+  const std::vector<float> x = random_floats(n), weight = random_floats(n),
+                           cos = random_floats(n / 2);
+  const std::vector<float> sin = random_floats(n / 2), attended = random_floats(n),
+                           normed = random_floats(n);
   const std::vector<float> laurel = random_floats(n);
   const auto size = static_cast<size_t>(n);
   expect_as_scalar("rotate", [&](const Kernels& table) {
@@ -92,8 +102,8 @@ void test_rows(int32_t n) {
   });
   expect_as_scalar("end_attention", [&](const Kernels& table) {
     std::vector<float> out(size + 1, kGuard);
-    table.end_attention({x.data(), attended.data(), weight.data(), normed.data(), laurel.data(), weight.data(), 0.7f, 1.3f,
-                         n, out.data()});
+    table.end_attention({x.data(), attended.data(), weight.data(), normed.data(), laurel.data(),
+                         weight.data(), 0.7f, 1.3f, n, out.data()});
     return out;
   });
 }
@@ -101,7 +111,8 @@ void test_rows(int32_t n) {
 }  // namespace
 
 void test_attention_kernels() {
-  static_assert(sizeof(AttentionKernels) == 10 * sizeof(void*), "the table grew: test the new entry here");
+  static_assert(sizeof(AttentionKernels) == 10 * sizeof(void*),
+                "the table grew: test the new entry here");
   for (const KvKind kind : kKvKinds) {
     for (const int32_t head_dim : {8, 40, 256}) {
       for (const int32_t count : {1, 3, 4, 9}) test_page(kind, head_dim, count);

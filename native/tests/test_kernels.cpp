@@ -1,6 +1,7 @@
-// Every kernel of every instruction set this CPU has. Matrix kernels are compared with plain loops in double here, the
-// others with the scalar table (test_vector.cpp, test_attention.cpp). Needs no Python, so it also runs under an
-// emulator: `make test-arm`. Prints one line a table; exits 1 after the first failure.
+// Every kernel of every instruction set this CPU has. Matrix kernels are compared with plain loops
+// in double here, the others with the scalar table (test_vector.cpp, test_attention.cpp). Needs no
+// Python, so it also runs under an emulator: `make test-arm`. Prints one line a table; exits 1
+// after the first failure.
 #include "check.h"
 #include "matrix.h"
 #include "pool.h"
@@ -14,7 +15,8 @@ const Kind kKinds[] = {kF32, kBf16, kQ8, kQ4};
 // A packed random matrix, and what it holds after rounding.
 struct Stored {
   Stored(Kind kind, Layout layout, int64_t rows, int64_t cols)
-      : bytes(static_cast<size_t>(storage_bytes(kind, layout, rows, cols))), dense(random_floats(rows * cols)) {
+      : bytes(static_cast<size_t>(storage_bytes(kind, layout, rows, cols))),
+        dense(random_floats(rows * cols)) {
     pack(kind, layout, dense.data(), rows, cols, bytes.data());
     view = {kind, layout, rows, cols, storage_stride(kind, layout, cols), bytes.data()};
     unpack(view, dense.data());
@@ -28,7 +30,9 @@ struct Stored {
 // T tokens and, as seen by a quantised product, their rounded values.
 struct Tokens {
   Tokens(int64_t tokens, int64_t cols)
-      : x(random_floats(tokens * cols)), rounded(x), codes(static_cast<size_t>(tokens * groups_of(cols))) {
+      : x(random_floats(tokens * cols)),
+        rounded(x),
+        codes(static_cast<size_t>(tokens * groups_of(cols))) {
     for (int64_t t = 0; t < tokens; ++t) {
       QuantizedGroup* row = codes.data() + t * groups_of(cols);
       kernels().quantize_row(x.data() + t * cols, cols, row);
@@ -47,23 +51,33 @@ struct Tokens {
   TokenRows rows;
 };
 
-// Σ w x in double and Σ |w x|: n roundings of partial sums below the latter bound the error of any order.
+// Σ w x in double and Σ |w x|: n roundings of partial sums below the latter bound the error of any
+// order.
 struct Sum {
   double value = 0.0, magnitude = 0.0;
   void add(double term) {
     value += term;
     magnitude += std::fabs(term);
   }
-  double limit(int64_t terms) const { return 6e-8 * static_cast<double>(terms + 4) * magnitude + 1e-30; }
+  double limit(int64_t terms) const {
+    return 6e-8 * static_cast<double>(terms + 4) * magnitude + 1e-30;
+  }
 };
 
-void test_panel_product(Kind kind, int64_t rows, int64_t cols, int64_t used_rows, int64_t used_cols, int tokens) {
+void test_panel_product(Kind kind, int64_t rows, int64_t cols, int64_t used_rows, int64_t used_cols,
+                        int tokens) {
   const Stored w(kind, kPanelLayout, rows, cols);
   const Tokens x(tokens, used_cols);
   const int64_t stride = used_rows + 3;
   std::vector<float> out(static_cast<size_t>(stride * tokens), kGuard);
-  PanelProduct call = {w.bytes.data(), w.view.stride, static_cast<int32_t>(used_rows), static_cast<int32_t>(used_cols),
-                       x.rows, out.data(), stride, false};
+  PanelProduct call = {w.bytes.data(),
+                       w.view.stride,
+                       static_cast<int32_t>(used_rows),
+                       static_cast<int32_t>(used_cols),
+                       x.rows,
+                       out.data(),
+                       stride,
+                       false};
   kernels().panel_product[kind](call);
   const std::vector<float> once = out;
   call.accumulate = true;
@@ -81,7 +95,8 @@ void test_panel_product(Kind kind, int64_t rows, int64_t cols, int64_t used_rows
                 x.seen_by(kind)[static_cast<size_t>(t * used_cols + c)]);
       }
       expect_near("panel_product", once[at], sum.value, sum.limit(used_cols));
-      expect_near("panel_product accumulate", out[at], 2.0 * sum.value, 3.0 * sum.limit(2 * used_cols));
+      expect_near("panel_product accumulate", out[at], 2.0 * sum.value,
+                  3.0 * sum.limit(2 * used_cols));
     }
   }
 }
@@ -96,8 +111,16 @@ void test_gated_product(Kind kind, int64_t units, int64_t cols, int tokens) {
   const int64_t groups = groups_of(units);
   std::vector<float> act(static_cast<size_t>(units * tokens + 1), kGuard);
   std::vector<QuantizedGroup> codes(static_cast<size_t>(groups * tokens)), expected(codes.size());
-  const GatedProduct call = {gate.bytes.data(), up.bytes.data(), gate.view.stride, static_cast<int32_t>(units),
-                             static_cast<int32_t>(cols), x.rows, act.data(), units, codes.data(), groups};
+  const GatedProduct call = {gate.bytes.data(),
+                             up.bytes.data(),
+                             gate.view.stride,
+                             static_cast<int32_t>(units),
+                             static_cast<int32_t>(cols),
+                             x.rows,
+                             act.data(),
+                             units,
+                             codes.data(),
+                             groups};
   kernels().gated_product[kind](call);
   expect_near("gated_product guard", act.back(), kGuard, 0.0);
   for (int t = 0; t < tokens; ++t) {
@@ -110,8 +133,9 @@ void test_gated_product(Kind kind, int64_t units, int64_t cols, int tokens) {
         p.add(up.dense[static_cast<size_t>(u * cols + c)] * value);
       }
       const double wanted = gelu(g.value) * p.value;
-      const double limit = 1.2 * g.limit(cols) * std::fabs(p.value) + std::fabs(gelu(g.value)) * p.limit(cols) +
-                           1e-6 * std::fabs(wanted) + 1e-12;
+      const double limit = 1.2 * g.limit(cols) * std::fabs(p.value) +
+                           std::fabs(gelu(g.value)) * p.limit(cols) + 1e-6 * std::fabs(wanted) +
+                           1e-12;
       expect_near("gated_product", act[static_cast<size_t>(t * units + u)], wanted, limit);
     }
   }
@@ -133,7 +157,8 @@ void test_rows(Kind kind, int64_t rows, int64_t cols, int count) {
   for (int i = 0; i < count; ++i) {
     Sum sum;
     for (int64_t c = 0; c < cols; ++c) {
-      sum.add(static_cast<double>(w.dense[static_cast<size_t>(ids[static_cast<size_t>(i)] * cols + c)]) *
+      sum.add(static_cast<double>(
+                  w.dense[static_cast<size_t>(ids[static_cast<size_t>(i)] * cols + c)]) *
               x.seen_by(kind)[static_cast<size_t>(c)]);
     }
     expect_near("dot_rows", dots[static_cast<size_t>(i)], sum.value, sum.limit(cols));
@@ -149,18 +174,22 @@ void test_rows(Kind kind, int64_t rows, int64_t cols, int count) {
       sum.add(static_cast<double>(a[static_cast<size_t>(i)]) *
               w.dense[static_cast<size_t>(ids[static_cast<size_t>(i)] * cols + c)]);
     }
-    expect_near("axpy_rows", y[static_cast<size_t>(c)], sum.value, c >= first && c < cols ? sum.limit(count) : 0.0);
+    expect_near("axpy_rows", y[static_cast<size_t>(c)], sum.value,
+                c >= first && c < cols ? sum.limit(count) : 0.0);
   }
   const int64_t columns = padded - first;
-  std::vector<float> q(static_cast<size_t>(rows * columns)), scales(static_cast<size_t>(rows * columns / kGroup));
+  std::vector<float> q(static_cast<size_t>(rows * columns)),
+      scales(static_cast<size_t>(rows * columns / kGroup));
   const UnpackedRows unpacked = {0, columns, q.data(), scales.data()};
   std::vector<float> unpacked_y = start;
   kernels().unpack_rows[kind](set, first, unpacked);
-  kernels().axpy_unpacked(unpacked, ids.data(), a.data(), count, cols - first, unpacked_y.data() + first);
+  kernels().axpy_unpacked(unpacked, ids.data(), a.data(), count, cols - first,
+                          unpacked_y.data() + first);
   if (unpacked_y != y) fail("axpy_unpacked has other bits than axpy_rows", 0, 0, 0);
   kernels().dequantize_row[kind](w.bytes.data(), padded, cols, 3.0f, row.data());
   for (int64_t c = 0; c < cols; ++c) {
-    expect_near("dequantize_row", row[static_cast<size_t>(c)], w.dense[static_cast<size_t>(c)] * 3.0f, 0.0);
+    expect_near("dequantize_row", row[static_cast<size_t>(c)],
+                w.dense[static_cast<size_t>(c)] * 3.0f, 0.0);
   }
 }
 
@@ -178,7 +207,8 @@ void test_dot_tokens(Kind kind, int64_t cols, int count) {
   for (int i = 0; i < count; ++i) {
     const int64_t token = tokens[static_cast<size_t>(i)];
     float alone = 0.0f;
-    kernels().dot_rows[kind]({w.bytes.data(), w.view.stride, padded, &id, 1}, x.x.data() + token * padded,
+    kernels().dot_rows[kind]({w.bytes.data(), w.view.stride, padded, &id, 1},
+                             x.x.data() + token * padded,
                              x.codes.data() + token * groups_of(padded), &alone);
     expect_near("dot_tokens", dots[static_cast<size_t>(i)], alone, 0.0);
   }
@@ -202,7 +232,8 @@ void test_elementwise() {
       largest = std::fmax(largest, x[at]);
     }
     expect_near("bf16 guard", bits.back(), 7, 0);
-    if (kernels().maximum(x.data(), n) != largest) fail("maximum", kernels().maximum(x.data(), n), largest, 0);
+    if (kernels().maximum(x.data(), n) != largest)
+      fail("maximum", kernels().maximum(x.data(), n), largest, 0);
     if (!kernels().all_finite(x.data(), n)) fail("all_finite", 0, 1, 0);
     if (n == 0) continue;
     x[static_cast<size_t>(n / 2)] = n % 2 == 0 ? INFINITY : NAN;
@@ -227,14 +258,15 @@ void test_pack_is_the_same() {
   }
 }
 
-// Products of quantised matrices have the scalar table's bits for any number of tokens; so have f32 and bf16 ones.
+// Products of quantised matrices have the scalar table's bits for any number of tokens; so have f32
+// and bf16 ones.
 void test_product_bits(Kind kind, int64_t rows, int64_t cols, int tokens) {
   const Stored w(kind, kPanelLayout, rows, cols);
   const Tokens x(tokens, cols);
   expect_as_scalar("panel_product bits", [&](const Kernels& table) {
     std::vector<float> out(static_cast<size_t>(rows * tokens));
-    table.panel_product[kind]({w.bytes.data(), w.view.stride, static_cast<int32_t>(rows), static_cast<int32_t>(cols),
-                               x.rows, out.data(), rows, false});
+    table.panel_product[kind]({w.bytes.data(), w.view.stride, static_cast<int32_t>(rows),
+                               static_cast<int32_t>(cols), x.rows, out.data(), rows, false});
     return out;
   });
   expect_as_scalar("quantize_row", [&](const Kernels& table) {
@@ -246,7 +278,8 @@ void test_product_bits(Kind kind, int64_t rows, int64_t cols, int tokens) {
   });
 }
 
-// Any number of bytes is read and none beyond (the emulator and valgrind watch the end of the block).
+// Any number of bytes is read and none beyond (the emulator and valgrind watch the end of the
+// block).
 void test_read_bytes() {
   for (int64_t n = 0; n < 600; n += 37) {
     const std::vector<uint8_t> zeros(static_cast<size_t>(n));
@@ -257,10 +290,12 @@ void test_read_bytes() {
 }  // namespace
 
 void test_matrix_kernels() {
-  static_assert(sizeof(MatrixKernels) == 38 * sizeof(void*), "the table grew: test the new entry here");
+  static_assert(sizeof(MatrixKernels) == 38 * sizeof(void*),
+                "the table grew: test the new entry here");
   for (const Kind kind : kKinds) {
     for (const int64_t rows : {1, 15, 16, 17, 33, 48}) {
-      for (const int tokens : {1, 2, 3, 4, 5, 9, 33}) test_panel_product(kind, rows, 96, rows, 96, tokens);
+      for (const int tokens : {1, 2, 3, 4, 5, 9, 33})
+        test_panel_product(kind, rows, 96, rows, 96, tokens);
     }
     test_panel_product(kind, 20, 70, 20, 70, 3);
     test_panel_product(kind, 64, 1280, 40, 1120, 6);
@@ -303,10 +338,10 @@ void test_pool() {
 }  // namespace matryo
 
 int main() {
-  static_assert(sizeof(matryo::Kernels) ==
-                    sizeof(matryo::MatrixKernels) + sizeof(matryo::VectorKernels) +
-                        sizeof(matryo::AttentionKernels) + sizeof(const char*),
-                "the table has a new part: test it");
+  static_assert(
+      sizeof(matryo::Kernels) == sizeof(matryo::MatrixKernels) + sizeof(matryo::VectorKernels) +
+                                     sizeof(matryo::AttentionKernels) + sizeof(const char*),
+      "the table has a new part: test it");
   matryo::test_pool();
   matryo::pool().set_threads(2);
   for (const matryo::Kernels* table : matryo::available_kernels()) {
