@@ -17,7 +17,7 @@ NATIVE = "matryo._native"  # compiled: a module without a Python file
 # Lowest first; a module may import from its own line and from the lines above it.
 LAYERS = (
     ("matryo.errors", NATIVE),
-    ("matryo.config",),
+    ("matryo.config", "matryo.config_section", "matryo.tower_config"),
     ("matryo.checkpoint.atomic",),
     ("matryo.checkpoint.safetensors", "matryo.checkpoint.huggingface"),
     ("matryo.kernels",),
