@@ -19,7 +19,11 @@ LAYERS = (
     ("matryo.errors", NATIVE),
     ("matryo.config", "matryo.config_section", "matryo.tower_config"),
     ("matryo.checkpoint.atomic",),
-    ("matryo.checkpoint.safetensors", "matryo.checkpoint.huggingface"),
+    (
+        "matryo.checkpoint.safetensors",
+        "matryo.checkpoint.huggingface",
+        "matryo.checkpoint.tower_source",
+    ),
     ("matryo.kernels",),
     ("matryo.quantize",),
     ("matryo.plan",),

@@ -3,53 +3,44 @@
 In: C-contiguous arrays of the exact dtype (anything else is a TypeError or ValueError; nothing is
 converted or copied). `start()` reads MATRYO_ISA and MATRYO_THREADS once, before the first model is
 built; nothing happens at import. The thread pool and the instruction set belong to the process.
+The native module is loaded when a name of it is first used, so that `reference` runs without it.
 """
 
 from __future__ import annotations
 
-import os
-from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING
 
-from matryo.errors import KernelError
-from matryo.kernels.layer import Layer
-
-try:
-    from matryo import _native
-except ImportError as error:
-    raise KernelError(
-        f"the compiled kernels are missing or do not fit this Python ({error}); "
-        "install matryo with pip"
-    ) from error
-from matryo._native import (
-    Matrix,
-    PageTable,
-    advise_rows,
-    altup_correct,
-    altup_expand,
-    altup_merge,
-    altup_predict,
-    argmax,
-    attend,
-    attention,
-    feed_forward,
-    gather,
-    isa,
-    isas,
-    logits,
-    matmul,
-    matmul_group,
-    pack,
-    ple_combine,
-    read_bandwidth,
-    rms_norm,
-    set_isa,
-    set_threads,
-    threads,
-    top_k,
-    unpack,
-    write_kv,
-)
+if TYPE_CHECKING:
+    from matryo._native import (
+        Matrix,
+        PageTable,
+        advise_rows,
+        altup_correct,
+        altup_expand,
+        altup_merge,
+        altup_predict,
+        argmax,
+        attend,
+        attention,
+        feed_forward,
+        gather,
+        isa,
+        isas,
+        logits,
+        matmul,
+        matmul_group,
+        pack,
+        ple_combine,
+        read_bandwidth,
+        rms_norm,
+        set_isa,
+        set_threads,
+        threads,
+        top_k,
+        unpack,
+        write_kv,
+    )
+    from matryo.kernels.compiled import layer_handle, start
 
 __all__ = [
     "Matrix", "PageTable", "advise_rows", "altup_correct", "altup_expand", "altup_merge",
@@ -58,39 +49,14 @@ __all__ = [
     "rms_norm", "set_isa", "set_threads", "start", "threads", "top_k", "unpack", "write_kv",
 ]  # fmt: skip
 
+if not TYPE_CHECKING:
 
-@cache
-def start() -> None:
-    """Applies MATRYO_ISA and MATRYO_THREADS, once a process.
+    def __getattr__(name: str) -> object:
+        """A name of `__all__`, at its first use. Raises KernelError if nothing was compiled."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from matryo.kernels import compiled
 
-    Raises KernelError for a value that cannot be used.
-    """
-    name, count = os.environ.get("MATRYO_ISA"), os.environ.get("MATRYO_THREADS")
-    if name is not None:
-        if name not in isas():
-            raise KernelError(f"MATRYO_ISA is {name!r}; this CPU has {', '.join(isas())}")
-        set_isa(name)
-    if count is not None:
-        try:
-            set_threads(int(count))
-        except (ValueError, TypeError, OverflowError) as error:
-            raise KernelError(
-                f"MATRYO_THREADS is {count!r}; expected a number from 1 to 256"
-            ) from error
-
-
-def layer_handle(layer: Layer) -> _native.Layer:
-    """The native form of a layer: references to its matrices, its vectors, no copies of weights."""
-    weights: dict[str, Any] = {name: getattr(layer, name) for name in _native_fields()}
-    segments: list[tuple[Any, Any, Any]] = [(s.gate, s.up, s.down) for s in layer.segments]
-    return _native.Layer(**weights, segments=[_native.Segment(*parts) for parts in segments])
-
-
-@cache
-def _native_fields() -> tuple[str, ...]:
-    """What `_native.Layer` takes as it is; `ple_model_projection` is used outside the blocks."""
-    return tuple(
-        name
-        for name in Layer.__dataclass_fields__
-        if name not in ("segments", "ple_model_projection")
-    )
+        value = getattr(compiled if hasattr(compiled, name) else compiled._native, name)
+        globals()[name] = value
+        return value
