@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "transformers", "tokenizers", "jinja2", "huggingface_hub", "psutil"}
+HEAVY = {
+    *("torch", "transformers", "tokenizers", "jinja2", "huggingface_hub", "psutil"),
+    *("PIL", "av", "sounddevice"),
+}
 PRINT_MODULES = """
 import json, sys
 print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})), file=sys.stderr)
