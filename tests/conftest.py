@@ -18,9 +18,11 @@ from helpers import torchvision
 if TYPE_CHECKING:
     from transformers import Gemma3nForCausalLM
 
+# On import: conftest files below this one import transformers before pytest_configure runs.
+torchvision.install()
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    torchvision.install()
     config.addinivalue_line("markers", "parity: compares with transformers; needs torch")
     config.addinivalue_line("markers", "weights: needs a released checkpoint on this machine")
 
