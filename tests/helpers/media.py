@@ -21,7 +21,8 @@ def picture(height: int = 24, width: int = 32) -> Rgb:
     red = 255 * x / max(width - 1, 1)
     green = 255 * y / max(height - 1, 1)
     blue = np.where(x + 2 * y < width, 230, 20)
-    return np.rint(np.stack([red, green, blue], axis=-1)).astype(np.uint8)
+    rgb: Rgb = np.rint(np.stack([red, green, blue], axis=-1)).astype(np.uint8)
+    return rgb
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -49,7 +50,7 @@ def sound_file(
 
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=rate, layout=LAYOUTS[len(samples)], **options)
+        stream: Any = output.add_stream(codec, rate=rate, layout=LAYOUTS[len(samples)], **options)
         for start in range(0, samples.shape[1], 4096):
             piece = np.ascontiguousarray(samples[:, start : start + 4096])
             frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=LAYOUTS[len(samples)])
@@ -76,12 +77,12 @@ def video_file(
 
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=fps)
+        stream: Any = output.add_stream(codec, rate=fps)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
         if rotation:
             stream.set_display_rotation(rotation)
-        track = None
+        track: Any = None
         if sound is not None:
             track = output.add_stream("aac", rate=16000, layout=LAYOUTS[len(sound)])
         for number, rgb in enumerate(frames):

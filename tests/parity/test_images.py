@@ -10,7 +10,6 @@ import pytest
 
 from matryo.inputs.image import load_image
 
-
 SHAPES = [(40, 60), (96, 96), (300, 50), (97, 400)]
 
 

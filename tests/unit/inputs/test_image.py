@@ -25,7 +25,7 @@ def grey_levels(pixels: np.ndarray) -> np.ndarray:
     """(3, H, W) f32 back to (H, W, 3) integers; they must be whole grey levels."""
     levels = pixels.transpose(1, 2, 0) * 255
     np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
-    return np.rint(levels).astype(int)
+    return np.asarray(np.rint(levels).astype(int))
 
 
 @pytest.mark.parametrize(("kind", "options"), LOSSLESS)
@@ -88,7 +88,7 @@ def test_transparent_pixels_lie_over_white() -> None:
 
 
 def test_a_transparent_palette_entry_lies_over_white() -> None:
-    image = Image.fromarray(np.tile(np.uint8([0, 1]), (4, 2)), "L").convert("P")
+    image = Image.fromarray(np.tile(np.array([0, 1], np.uint8), (4, 2)), "L").convert("P")
     image.putpalette([10, 20, 30, 200, 100, 50])
     levels = grey_levels(load_image(encoded(image, "PNG", transparency=0)))
     np.testing.assert_array_equal(levels[0, :2], [[255, 255, 255], [200, 100, 50]])
