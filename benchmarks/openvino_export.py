@@ -13,16 +13,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from . import importable_torchvision
+
 
 def export(source: Path, target: Path) -> None:
     """Trace the model into an uncompressed OpenVINO graph with its cache as state."""
-    import torch
-
-    # torchvision beside a torch without CUDA refuses to import unless these schemas exist; nobody
-    # calls them.
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    importable_torchvision.install()
     from optimum.exporters.openvino import main_export
 
     main_export(str(source), str(target), task="text-generation-with-past")

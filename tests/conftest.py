@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from helpers import torchvision
+from benchmarks import importable_torchvision
 
 if TYPE_CHECKING:
     from transformers import Gemma3nForCausalLM
 
 # On import: conftest files below this one import transformers before pytest_configure runs.
-torchvision.install()
+importable_torchvision.install()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import importable_torchvision
 from ..case import Case, Options, Result
 from ..processes import memory_of
 from . import Unsupported
@@ -49,6 +50,8 @@ def available(options: Options) -> tuple[bool, str]:
 
 def load(options: Options) -> State:
     import torch
+
+    importable_torchvision.install()
 
     torch.set_num_threads(options.threads)
     return State(options)
