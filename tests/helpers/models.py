@@ -109,10 +109,13 @@ def chunked(
 
 
 def same_pages(first: KVCache, second: KVCache) -> bool:
-    """Whether two caches hold the same bits."""
+    """Whether two caches hold the same bits, as far back as both hold any."""
     ours, theirs = first.export(), second.export()
     return ours.keys() == theirs.keys() and all(
-        np.array_equal(page, theirs[name]) for name, page in ours.items()
+        np.array_equal(mine[len(mine) - count :], other[len(other) - count :])
+        for mine, other, count in (
+            (mine, theirs[name], min(len(mine), len(theirs[name]))) for name, mine in ours.items()
+        )
     )
 
 

@@ -170,18 +170,19 @@ class KVCache:
         return copy
 
     def export(self) -> dict[str, U8]:
-        """The pages that later tokens can see: `kv.{layer}` -> (pages, page bytes) uint8, oldest
-        first.
+        """The pages still held: `kv.{layer}` -> (pages, page bytes) uint8, oldest first.
 
-        Slots beyond `length` are zeroed: they may hold tokens that were dropped.
+        Of sliding layers that is more than the window, so that a restored cache can be trimmed as
+        far as this one. Slots beyond `length` are zeroed: they may hold tokens that were dropped.
         """
         return {f"kv.{pages.layer}": self._exported(pages) for pages in self._layers}
 
     def import_(self, length: int, arrays: Mapping[str, U8]) -> None:
         """Restores what `export` gave for `length` tokens into this (empty) cache.
 
-        Raises InputError naming the array that is missing, unknown or misshapen; the cache is
-        unchanged then.
+        Of sliding layers the last pages that fit are taken: the rings of the other cache may have
+        been longer. Raises InputError naming the array that is missing, unknown or misshapen; the
+        cache is unchanged then.
         """
         if self.length or not 0 <= length <= self.capacity:
             raise InputError(
@@ -197,8 +198,14 @@ class KVCache:
             self._check_saved(pages, length, arrays[f"kv.{pages.layer}"])
         for pages in self._layers:
             self._restore(pages, length, arrays[f"kv.{pages.layer}"])
-        self.length = self._written = length
-        self._oldest = self._first_needed(length)
+        self.length, num_pages = length, -(-length // PAGE)
+        self._written = num_pages * PAGE
+        held = [
+            min(len(arrays[f"kv.{pages.layer}"]), pages.max_pages)
+            for pages in self._layers
+            if pages.window
+        ]
+        self._oldest = max((num_pages - count) * PAGE for count in held) if held else 0
 
     def _empty_layer(self, layer: int) -> _LayerPages:
         config, window = self.config, self.config.window[layer]
@@ -236,13 +243,10 @@ class KVCache:
         windows = [pages.window for pages in self._layers if pages.window]
         return max(0, length - max(windows) + 1) if windows else 0
 
-    def _saved_range(self, pages: _LayerPages, length: int) -> range:
-        """Page numbers, counted from position 0, that hold what later tokens of a layer can see."""
-        first = max(0, length - pages.window + 1) if pages.window else 0
-        return range(first // PAGE, -(-length // PAGE))
-
     def _exported(self, pages: _LayerPages) -> U8:
-        numbers = self._saved_range(pages, self.length)
+        # `_oldest` begins a page: room is reserved, and so lost to a ring, by whole pages.
+        first = self._oldest // PAGE if pages.window else 0
+        numbers = range(first, -(-self.length // PAGE))
         out = np.zeros((len(numbers), self._page_bytes), np.uint8)
         for row, number in zip(out, numbers, strict=True):
             row[:] = pages.pages[number % len(pages.pages)]
@@ -259,16 +263,25 @@ class KVCache:
             view.scales[:, :, first:] = 0
 
     def _check_saved(self, pages: _LayerPages, length: int, array: U8) -> None:
-        shape = (len(self._saved_range(pages, length)), self._page_bytes)
-        if array.dtype != np.uint8 or array.shape != shape:
+        num_pages = -(-length // PAGE)
+        first_seen = max(0, length - pages.window + 1) if pages.window else 0
+        fewest = num_pages - first_seen // PAGE
+        if (
+            array.dtype != np.uint8
+            or array.ndim != 2
+            or array.shape[1] != self._page_bytes
+            or not fewest <= len(array) <= num_pages
+        ):
             raise InputError(
-                f"saved array kv.{pages.layer}: expected uint8 {shape}, got {array.dtype} "
-                f"{array.shape}"
+                f"saved array kv.{pages.layer}: expected uint8 ({fewest} to {num_pages}, "
+                f"{self._page_bytes}), got {array.dtype} {array.shape}"
             )
 
     def _restore(self, pages: _LayerPages, length: int, array: U8) -> None:
-        numbers = self._saved_range(pages, length)
-        count = min(-(-length // PAGE), pages.max_pages)
+        num_pages = -(-length // PAGE)
+        count = min(num_pages, pages.max_pages)
+        array = array[-count:]
+        numbers = range(num_pages - len(array), num_pages)
         pages.pages = [_new_page(self._page_bytes) for _ in range(count)]
         pages.owned = [True] * count
         for row, number in zip(array, numbers, strict=True):

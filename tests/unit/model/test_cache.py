@@ -210,8 +210,56 @@ def test_saved_pages_restore(kind: str, length: int) -> None:
     extend(restored, 70)
     extend(cache, 70)
     assert seen(restored, 0, length + 69) == seen(cache, 0, length + 69)
-    if length > 101:
-        assert not restored.can_trim(100)
+
+
+@pytest.mark.parametrize(("length", "dropped"), [(333, 0), (512, 30), (640, 0), (650, 64)])
+def test_a_restored_cache_can_be_trimmed_as_far(length: int, dropped: int) -> None:
+    cache = new_cache()
+    grow(cache, length)
+    cache.trim(dropped)
+    restored = new_cache()
+    restored.import_(cache.length, cache.export())
+    for _ in range(3):
+        drops = range(cache.length + 1)
+        possible = [drop for drop in drops if cache.can_trim(drop)]
+        assert [drop for drop in drops if restored.can_trim(drop)] == possible
+        furthest = max(drop for drop in possible if drop < cache.length)
+        assert furthest > 0
+        for drop in (furthest // 2, furthest):
+            fork = restored.fork()
+            fork.trim(drop)
+            assert_holds(fork)
+        extend(cache, 45)
+        extend(restored, 45)
+
+
+def test_a_cache_with_shorter_rings_takes_what_fits() -> None:
+    cache = new_cache()
+    grow(cache, 640)
+    shorter = KVCache(CONFIG, OWNERS, kind="f32", chunk=2, make_table=PageTable)
+    shorter.import_(640, cache.export())
+    assert len(shorter.tables[0].sequences[0]) < len(cache.tables[0].sequences[0])
+    assert_holds(shorter)
+    furthest = max(drop for drop in range(640) if shorter.can_trim(drop))
+    shorter.trim(furthest)
+    assert_holds(shorter)
+    extend(shorter, 2)
+    assert_holds(shorter)
+
+
+def test_pages_of_the_window_alone_are_enough() -> None:
+    """As files of version 0.1.0 have them."""
+    cache = new_cache()
+    grow(cache, 640)
+    saved = cache.export()
+    for name in ("kv.0", "kv.2"):
+        saved[name] = saved[name][-(640 // PAGE - (640 - WINDOW + 1) // PAGE) :]
+    restored = new_cache()
+    restored.import_(640, saved)
+    assert_holds(restored)
+    assert not restored.can_trim(WINDOW)
+    extend(restored, 3)
+    assert_holds(restored)
 
 
 def test_saved_pages_do_not_carry_dropped_tokens() -> None:
@@ -237,6 +285,9 @@ def test_saved_pages_do_not_carry_dropped_tokens() -> None:
         lambda saved: saved.pop("kv.1"),
         lambda saved: saved.update({"kv.3": saved["kv.1"]}),
         lambda saved: saved.update({"kv.1": saved["kv.1"][:-1]}),
+        lambda saved: saved.update({"kv.0": saved["kv.0"][2:]}),
+        lambda saved: saved.update({"kv.0": saved["kv.0"].repeat(2, axis=0)}),
+        lambda saved: saved.update({"kv.0": saved["kv.0"][0]}),
         lambda saved: saved.update({"kv.0": saved["kv.0"].astype(np.int8)}),
         lambda saved: saved.update({"kv.2": saved["kv.2"][:, :-1]}),
     ],

@@ -59,6 +59,28 @@ def test_an_empty_session_comes_back(runtime: Runtime, tmp_path: Path) -> None:
     assert len(list(restored.generate([5], max_tokens=2))) == 3
 
 
+@pytest.mark.parametrize("length", [100, 60, 48])
+def test_a_restored_session_trims_like_the_live_one(
+    model: TextModel, tmp_path: Path, length: int
+) -> None:
+    """Beyond the window the rings hold more, computed by the plan of that time: it is kept too."""
+    runtime = make_runtime(text_files(tmp_path), model)
+    session = new_session(runtime)
+    for event in session.generate(list(range(3, 53)), max_tokens=72, sampling=GREEDY):
+        session.plan = "e2b" if event.index == 2 else session.plan
+    session.save(tmp_path / "a.session")
+    restored = Session.restore(runtime, tmp_path / "a.session")
+    for one in (session, restored):
+        one.trim(length)
+    assert restored.num_cached == session.num_cached == length - 1
+    live, again = (
+        [event.token for event in one.generate(None, max_tokens=8, sampling=GREEDY)]
+        for one in (session, restored)
+    )
+    assert live == again
+    assert restored.is_exact == session.is_exact
+
+
 CHANGES: dict[str, Change] = {
     "a value missing": lambda values, arrays: values.pop("plan"),
     "a value too many": lambda values, arrays: values.update(more=1),
