@@ -15,11 +15,11 @@ import matryo
 from matryo.checkpoint.huggingface import HuggingFaceSource
 from matryo.checkpoint.packed import PackedModel, Progress, is_packed
 from matryo.cli.outcome import CommandError
-from matryo.cli.sizes import Sizes, count_parameters
 from matryo.config import TextConfig
 from matryo.elastic.ledger import Ledger, read_ledger
 from matryo.kernels.reference_pages import PAGE, page_bytes
 from matryo.model.cost import KIND_BITS, decode_bytes
+from matryo.model.parameters import Sizes, count_parameters
 from matryo.plan import Plan, find_plan, read_plans
 from matryo.quantize import KIND_POLICY
 

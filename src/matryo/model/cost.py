@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from matryo.config import GROUP, NUM_STREAMS, TextConfig
 from matryo.kernels.layer import MATRICES, VECTORS, Layer, Matrix, Segment
+from matryo.model.parameters import count_parameters
 from matryo.plan import Plan
 from matryo.weights import PANEL, TextWeights
 
@@ -39,8 +40,7 @@ _PART_OF = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """A plan's figures, counted from the weights at hand. Bytes are of weights alone; `kv_bytes`
-    has the cache's.
+    """A plan's figures. Bytes are of the weights at hand alone; `kv_bytes` has the cache's.
 
     parameters: all that the plan uses · effective_parameters: of these, without the two embedding
     tables
@@ -61,10 +61,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """Some of one stored weight: its part, parameters, bytes stored, bytes read a decoded token."""
+    """Some of one stored weight: its part, bytes stored, bytes read a decoded token."""
 
     part: str
-    parameters: int
     stored: int
     read: int
 
@@ -76,15 +75,11 @@ def plan_cost(config: TextConfig, weights: TextWeights, plan: Plan) -> Cost:
         layer = weights.layers[number]
         if layer is not None:
             uses += _layer_uses(layer, width, 1.0 - config.sparsity[number])
-    parameters = sum(use.parameters for use in uses)
-    tables = (
-        config.vocab_size * config.hidden_size
-        + config.ple_vocab_size * len(plan.layers) * config.ple_dim
-    )
+    parameters = count_parameters(config, plan)
     by_part = {part: sum(use.read for use in uses if use.part == part) for part in PARTS}
     return Cost(
-        parameters=parameters,
-        effective_parameters=parameters - tables,
+        parameters=parameters.total,
+        effective_parameters=parameters.effective,
         stored_bytes=sum(use.stored for use in uses),
         bytes=sum(by_part.values()),
         bytes_by_part=by_part,
@@ -147,16 +142,16 @@ def _outer_uses(config: TextConfig, weights: TextWeights, plan: Plan) -> Iterato
     """
     embed = weights.embed
     row = embed.data.nbytes // (-(-embed.rows // PANEL) * PANEL)
-    yield _Use("head", embed.rows * embed.cols, embed.data.nbytes, embed.data.nbytes + row)
+    yield _Use("head", embed.data.nbytes, embed.data.nbytes + row)
     for matrix in (*weights.altup_projection, *weights.altup_unembed):
         yield _whole("altup", matrix)
     kept = set(plan.layers)
     for table in weights.ple:
         slots, matrix = len(kept.intersection(table.layers)), table.matrix
         stored = matrix.data.nbytes * slots // len(table.layers)
-        yield _Use("ple", matrix.rows * slots * config.ple_dim, stored, stored // matrix.rows)
+        yield _Use("ple", stored, stored // matrix.rows)
     for part, vector in (("ple", weights.ple_projection_norm), ("head", weights.final_norm)):
-        yield _Use(part, vector.size, vector.nbytes, vector.nbytes)
+        yield _Use(part, vector.nbytes, vector.nbytes)
 
 
 def _layer_uses(layer: Layer, width: int, kept: float) -> Iterator[_Use]:
@@ -168,7 +163,7 @@ def _layer_uses(layer: Layer, width: int, kept: float) -> Iterator[_Use]:
     for name in VECTORS:
         vector = getattr(layer, name)
         if vector is not None:
-            yield _Use(_PART_OF.get(name, "altup"), vector.size, vector.nbytes, vector.nbytes)
+            yield _Use(_PART_OF.get(name, "altup"), vector.nbytes, vector.nbytes)
     for segment, units in layer.units(width):
         yield from _segment_uses(segment, units, kept)
 
@@ -181,14 +176,14 @@ def _segment_uses(segment: Segment, units: int, kept: float) -> Iterator[_Use]:
     for matrix, share in ((segment.gate, 1.0), (segment.up, kept), (segment.down, kept)):
         # Units are the rows of all but the dense down matrix, which has them along its columns.
         along_rows = matrix is not segment.down or matrix.layout == "rows"
-        all_units, width = (matrix.rows, matrix.cols) if along_rows else (matrix.cols, matrix.rows)
+        all_units = matrix.rows if along_rows else matrix.cols
         step = GROUP if not along_rows else PANEL if matrix.layout == "panel" else 1
         stored = matrix.data.nbytes * -(-units // step) // -(-all_units // step)
-        yield _Use("ffn", units * width, stored, round(stored * share))
+        yield _Use("ffn", stored, round(stored * share))
 
 
 def _whole(part: str, matrix: Matrix) -> _Use:
-    return _Use(part, matrix.rows * matrix.cols, matrix.data.nbytes, matrix.data.nbytes)
+    return _Use(part, matrix.data.nbytes, matrix.data.nbytes)
 
 
 def _layers(plan: Plan) -> Iterable[tuple[int, int]]:

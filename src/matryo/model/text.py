@@ -14,6 +14,7 @@ docs/architecture.md.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -34,6 +35,9 @@ F32 = npt.NDArray[np.float32]
 I32 = npt.NDArray[np.int32]
 LogitRows = Literal["none", "last", "all"] | Sequence[int] | I32
 
+MAX_ROUTES = 64
+"""Plans kept resolved; another one costs the time of resolving it again, below a millisecond."""
+
 
 class TextModel:
     """Config, weights and kernels. Holds no sequence: pass a `State` for scratch and caches in the
@@ -51,7 +55,7 @@ class TextModel:
         self._handles = tuple(
             None if layer is None else self._ops.layer_handle(layer) for layer in weights.layers
         )
-        self._routes: dict[Plan, Route] = {}
+        self._routes: OrderedDict[Plan, Route] = OrderedDict()  # the plan used last comes last
         self._frequencies = tuple(
             _inverse_frequencies(base, config.head_dim) for base in rope_bases(config)
         )
@@ -122,9 +126,13 @@ class TextModel:
         return self._logits(state, rest)
 
     def _route(self, plan: Plan) -> Route:
-        route = self._routes.get(plan)
+        # Taken out and put back last: two threads at once at worst resolve a plan twice.
+        route = self._routes.pop(plan, None)
         if route is None:
-            route = self._routes[plan] = resolve(self.config, self.weights, plan, self._handles)
+            route = resolve(self.config, self.weights, plan, self._handles)
+        self._routes[plan] = route
+        if len(self._routes) > MAX_ROUTES:
+            self._routes.popitem(last=False)
         return route
 
     def _tables(self, batch: Batch) -> Sequence[Any]:

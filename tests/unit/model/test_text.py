@@ -12,12 +12,13 @@ import pytest
 from helpers.models import extend, new_cache, ops_of, random_ids, text_model
 from helpers.packing import PlainMatrix, packed_tensors
 from helpers.random_weights import SMALL, config_of, random_state
+from matryo.config import TextConfig
 from matryo.errors import CheckpointError, InputError, PlanError
 from matryo.kernels import reference
-from matryo.model import Batch, State, TextModel
-from matryo.model.route import resolve
+from matryo.model import Batch, State, TextModel, text
+from matryo.model.route import Route, resolve
 from matryo.plan import Plan, full_plan, presets
-from matryo.weights import build_weights
+from matryo.weights import TextWeights, build_weights
 
 CONFIG = config_of(SMALL)
 PLANS = presets(CONFIG)
@@ -48,6 +49,28 @@ def test_the_first_shell_runs_alone_and_names_what_is_missing() -> None:
         small.prepare(PLANS["full"])
     with pytest.raises(PlanError, match="outer shell is missing"):
         extend(small, PLANS["full"], new_cache(small, PLANS["full"]), ids)
+
+
+def test_only_the_plans_used_last_stay_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved: list[Plan] = []
+
+    def counted(config: TextConfig, weights: TextWeights, plan: Plan, handles: Any) -> Route:
+        resolved.append(plan)
+        return resolve(config, weights, plan, handles)
+
+    monkeypatch.setattr(text, "resolve", counted)
+    monkeypatch.setattr(text, "MAX_ROUTES", 3)
+    full = PLANS["full"]
+    plans = [Plan(full.layers, (32 * n, *full.ffn_width[1:]), full.num_owners) for n in (1, 2, 3)]
+    model = text_model("reference")
+    for plan in (full, *plans[:2], full, plans[2]):  # plans[0] was used longest ago
+        model.prepare(plan)
+    assert resolved == [full, *plans]
+    for plan in (full, plans[1], plans[2]):
+        model.prepare(plan)
+    assert resolved == [full, *plans]
+    model.prepare(plans[0])
+    assert resolved == [full, *plans, plans[0]]
 
 
 def test_a_route_knows_every_layer_once(model: TextModel) -> None:

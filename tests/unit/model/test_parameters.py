@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from matryo.cli.sizes import count_parameters
 from matryo.config import TextConfig
+from matryo.model.parameters import count_parameters
 from matryo.plan import full_plan, presets
 
 
