@@ -72,7 +72,7 @@ def build_weights(
     `make_matrix(kind, layout, rows, cols, data)` is `kernels.Matrix`.
     Raises CheckpointError naming the tensor that is missing or has the wrong dtype or shape.
     """
-    reader = _Reader(tensors, make_matrix)
+    reader = TensorReader(tensors, make_matrix)
     width = config.hidden_size
     others = range(NUM_STREAMS - 1)
     return TextWeights(
@@ -87,7 +87,7 @@ def build_weights(
     )
 
 
-class _Reader:
+class TensorReader:
     """Looks tensors up by name and checks them."""
 
     def __init__(self, tensors: Mapping[str, Array], make_matrix: MakeMatrix) -> None:
@@ -159,7 +159,7 @@ def _misshapen(name: str, layout: str, rows: int, cols: int, array: Array) -> st
 
 
 def _ple_tables(
-    reader: _Reader, config: TextConfig, shells: Sequence[Plan]
+    reader: TensorReader, config: TextConfig, shells: Sequence[Plan]
 ) -> tuple[PleTable, ...]:
     tables, seen = [], frozenset[int]()
     for number, shell in enumerate(shells):
@@ -173,7 +173,7 @@ def _ple_tables(
     return tuple(tables)
 
 
-def _multimodal(reader: _Reader, config: TextConfig) -> F32 | None:
+def _multimodal(reader: TensorReader, config: TextConfig) -> F32 | None:
     if not reader.has("multimodal"):
         return None
     return reader.vector(
@@ -182,7 +182,7 @@ def _multimodal(reader: _Reader, config: TextConfig) -> F32 | None:
 
 
 def _layers(
-    reader: _Reader, config: TextConfig, shells: Sequence[Plan]
+    reader: TensorReader, config: TextConfig, shells: Sequence[Plan]
 ) -> tuple[Layer | None, ...]:
     here = {layer for shell in shells for layer in shell.layers}
     return tuple(
@@ -190,7 +190,7 @@ def _layers(
     )
 
 
-def _layer(reader: _Reader, config: TextConfig, number: int, shells: Sequence[Plan]) -> Layer:
+def _layer(reader: TensorReader, config: TextConfig, number: int, shells: Sequence[Plan]) -> Layer:
     prefix = f"layers.{number}."
     owner = number < config.num_owners
     vectors = {
@@ -235,7 +235,7 @@ def _matrix_sizes(config: TextConfig) -> dict[str, tuple[int, int]]:
 
 
 def _segments(
-    reader: _Reader, config: TextConfig, number: int, shells: Sequence[Plan]
+    reader: TensorReader, config: TextConfig, number: int, shells: Sequence[Plan]
 ) -> tuple[Segment, ...]:
     """One segment for every step in width from shell to shell."""
     segments, width, done = [], config.hidden_size, 0

@@ -14,11 +14,12 @@ import json
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from matryo.checkpoint.atomic import replace_text
 from matryo.checkpoint.beside import CONFIG, PLANS, TEXT_FILES, copy_beside, plans_beside
 from matryo.checkpoint.huggingface import HuggingFaceSource
-from matryo.checkpoint.pack import PackedTensor, packed_tensors
+from matryo.checkpoint.pack import Storable, packed_tensors
 from matryo.checkpoint.packed import (
     FORMAT,
     FORMAT_VERSION,
@@ -26,9 +27,11 @@ from matryo.checkpoint.packed import (
     Manifest,
     PackedModel,
     ShellEntry,
+    TowerEntry,
     is_packed,
     read_manifest,
 )
+from matryo.checkpoint.towers import file_name, tower_tensors
 from matryo.checkpoint.writing import (
     Progress,
     Written,
@@ -72,17 +75,21 @@ class Conversion:
         self.source, self.weights = source, weights
         self.shells = shell_chain(plans_beside(source.directory, source.config), source.config)
         self.tensors = packed_tensors(source, list(self.shells.values()), weights)
+        self.towers = tower_tensors(source, weights)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(tensor.num_bytes for tensor in self.tensors)
+        """Bytes of all tensors, those of the towers included."""
+        towers = sum(t.num_bytes for tensors in self.towers.values() for t in tensors)
+        return sum(tensor.num_bytes for tensor in self.tensors) + towers
 
     @property
     def key(self) -> str:
         """Tells this conversion from every other one."""
         shells = [[name, plan.to_json()] for name, plan in self.shells.items()]
         parts = [FORMAT_VERSION, matryo_version(), self.source.identity, self.weights, shells]
+        if self.towers:
+            parts.append([*self.towers])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def check_finished(self, target: Path) -> Manifest:
@@ -96,11 +103,13 @@ class Conversion:
                 "holds another packed model already: choose another directory, or delete it",
                 file=str(target),
             )
-        missing = PackedModel(target).missing
+        packed = PackedModel(target)
+        missing = [entry.file for entry in packed.missing]
+        missing += [entry.file for entry in manifest.towers if not packed.has_tower(entry.name)]
         if missing:
             raise CheckpointError(
                 "was taken away after converting: delete the directory and convert again",
-                file=str(target / missing[0].file),
+                file=str(target / missing[0]),
             )
         return manifest
 
@@ -110,19 +119,25 @@ class Conversion:
         for index, (name, plan) in enumerate(self.shells.items()):
             tensors = [tensor for tensor in self.tensors if tensor.shell == index]
             file = f"shell-{index}.safetensors"
-            written = self._write_shell(target / file, name, tensors, done, progress)
+            written = self._write_file(target / file, name, tensors, done, progress)
             entries.append(_entry(name, file, plan, written))
             done += sum(tensor.num_bytes for tensor in tensors)
+        towers = []
+        for name, tower in self.towers.items():
+            file = file_name(name)
+            written = self._write_file(target / file, name, tower, done, progress)
+            towers.append(TowerEntry(name=name, file=file, **_figures(written)))
+            done += sum(tensor.num_bytes for tensor in tower)
         copy_beside(self.source.directory, target, (*TEXT_FILES, PLANS, CONFIG))
-        manifest = self._manifest(entries)
+        manifest = self._manifest(entries, towers)
         replace_text(target / MANIFEST, manifest.to_json())
         return manifest
 
-    def _write_shell(
+    def _write_file(
         self,
         path: Path,
         name: str,
-        tensors: Sequence[PackedTensor],
+        tensors: Sequence[Storable],
         before: int,
         progress: Progress | None,
     ) -> Written:
@@ -140,7 +155,7 @@ class Conversion:
         }
         return write_tensors(path, tensors, metadata, report)
 
-    def _manifest(self, entries: Sequence[ShellEntry]) -> Manifest:
+    def _manifest(self, entries: Sequence[ShellEntry], towers: Sequence[TowerEntry]) -> Manifest:
         source = {
             "name": self.source.directory.resolve().name,
             "identity": self.source.identity,
@@ -154,6 +169,7 @@ class Conversion:
             group=GROUP,
             source=source,
             shells=tuple(entries),
+            towers=tuple(towers),
         )
 
 
@@ -169,8 +185,14 @@ def _entry(name: str, file: str, plan: Plan, written: Written) -> ShellEntry:
     return ShellEntry(
         name=name,
         file=file,
-        bytes=written.num_bytes,
-        sha256=written.sha256,
-        header_sha256=written.header_sha256,
         plan=plan.to_json(),
+        **_figures(written),
     )
+
+
+def _figures(written: Written) -> dict[str, Any]:
+    return {
+        "bytes": written.num_bytes,
+        "sha256": written.sha256,
+        "header_sha256": written.header_sha256,
+    }

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -95,8 +95,20 @@ def packed_tensors(
     return [tensor for index in range(len(shells)) for tensor in planner.shell(index)]
 
 
+class Storable(Protocol):
+    """What `pack_in_memory` asks of a tensor."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stored(self) -> tuple[str, tuple[int, ...]]: ...
+    @property
+    def num_bytes(self) -> int: ...
+    def blocks(self, first: int = 0) -> Iterator[Array]: ...
+
+
 def pack_in_memory(
-    tensors: Iterable[PackedTensor], progress: Progress | None = None
+    tensors: Iterable[Storable], progress: Progress | None = None
 ) -> dict[str, Array]:
     """Packed tensors by name, read-only, for checkpoints small enough to keep."""
     wanted = list(tensors)

@@ -45,8 +45,19 @@ class ShellEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TowerEntry:
+    """The file of an encoder (vision, audio), as the manifest describes it."""
+
+    name: str
+    file: str
+    bytes: int
+    sha256: str
+    header_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """`matryo.json`.
+    """`matryo.json`; `towers` is left out where there are none.
 
     `source` tells where the weights came from: free text for people, an identity for programs.
     """
@@ -58,9 +69,13 @@ class Manifest:
     group: int
     source: dict[str, str]
     shells: tuple[ShellEntry, ...]
+    towers: tuple[TowerEntry, ...] = ()
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1) + "\n"
+        document = asdict(self)
+        if not self.towers:
+            del document["towers"]
+        return json.dumps(document, indent=1) + "\n"
 
 
 class PackedModel:
@@ -89,7 +104,8 @@ class PackedModel:
         self.missing = tuple(entry for entry in self.manifest.shells if entry not in present)
         self.shells = tuple(self._plan(entry) for entry in self.manifest.shells)[: len(chain)]
         self._check_nesting()
-        self.files = tuple(_open_shell(directory, entry) for entry in chain)
+        self.files = tuple(_open_file(directory, entry) for entry in chain)
+        self.towers = {entry.name: entry for entry in self.manifest.towers}
 
     @property
     def weights(self) -> str:
@@ -102,6 +118,7 @@ class PackedModel:
         parts = [
             hashlib.sha256(config).hexdigest(),
             *(entry.sha256 for entry in self.manifest.shells),
+            *(entry.sha256 for entry in self.manifest.towers),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -109,26 +126,35 @@ class PackedModel:
         """Packed tensors by name: read-only views of the mapped files."""
         found: dict[str, Array] = {}
         for file in self.files:
-            for name in file.tensors:
+            for name, array in _arrays(file).items():
                 if name in found:
                     raise CheckpointError(
                         "tensor is in two shells", file=str(file.path), tensor=name
                     )
-                found[name] = file.array(name)
-                if not found[name].flags.aligned:
-                    raise CheckpointError(
-                        "is not aligned to its elements", file=str(file.path), tensor=name
-                    )
+                found[name] = array
         return found
+
+    def tower_tensors(self, tower: str) -> dict[str, Array]:
+        """Packed tensors of an encoder, whose file is mapped by this call.
+
+        Raises CheckpointError if the file is not there or not the manifest's.
+        """
+        return _arrays(_open_file(self.directory, self.towers[tower]))
+
+    def has_tower(self, tower: str) -> bool:
+        """Whether the file of an encoder is there."""
+        return tower in self.towers and (self.directory / self.towers[tower].file).exists()
 
     def verify(self, progress: Progress | None = None) -> None:
         """Reads every byte.
 
         Raises CheckpointError naming the first file whose checksum is not the manifest's.
         """
-        total = sum(entry.bytes for entry in self.entries)
+        towers = [entry for entry in self.manifest.towers if self.has_tower(entry.name)]
+        entries: list[ShellEntry | TowerEntry] = [*self.entries, *towers]
+        total = sum(entry.bytes for entry in entries)
         done = 0
-        for entry in self.entries:
+        for entry in entries:
             report = None if progress is None else _offset(progress, done, total, entry.file)
             got = hash_file(self.directory / entry.file, report)
             if got != entry.sha256:
@@ -171,9 +197,12 @@ def read_manifest(directory: Path) -> Manifest:
         if path.stat().st_size > _MAX_MANIFEST_BYTES:
             raise ValueError(f"larger than {_MAX_MANIFEST_BYTES} bytes")
         document = json.loads(path.read_text(encoding="utf-8"))
-        manifest = Manifest(**_exactly(Manifest, document))
-        shells = tuple(ShellEntry(**_exactly(ShellEntry, entry)) for entry in document["shells"])
-        manifest = Manifest(**{**_exactly(Manifest, document), "shells": shells})
+        if isinstance(document, dict):
+            document.setdefault("towers", [])
+        values = _exactly(Manifest, document)
+        shells = tuple(ShellEntry(**_exactly(ShellEntry, entry)) for entry in values["shells"])
+        towers = tuple(TowerEntry(**_exactly(TowerEntry, entry)) for entry in values["towers"])
+        manifest = Manifest(**{**values, "shells": shells, "towers": towers})
         _check_values(manifest)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
@@ -201,7 +230,17 @@ def _offset(progress: Progress, start: int, total: int, name: str) -> Callable[[
     return lambda done: progress(start + done, total, name)
 
 
-def _open_shell(directory: Path, entry: ShellEntry) -> SafetensorsFile:
+def _arrays(file: SafetensorsFile) -> dict[str, Array]:
+    found = {name: file.array(name) for name in file.tensors}
+    for name, array in found.items():
+        if not array.flags.aligned:
+            raise CheckpointError(
+                "is not aligned to its elements", file=str(file.path), tensor=name
+            )
+    return found
+
+
+def _open_file(directory: Path, entry: ShellEntry | TowerEntry) -> SafetensorsFile:
     file = SafetensorsFile(directory / entry.file)
     for what, expected, got in (
         ("size", str(entry.bytes), str(file.num_bytes)),
@@ -228,7 +267,7 @@ def _exactly(cls: type[Any], document: object) -> dict[str, Any]:
         raise ValueError(f"key {odd!r} is {'unknown' if odd in document else 'missing'}")
     wanted: dict[str, type] = {
         "str": str, "int": int, "dict[str, str]": dict, "dict[str, list[int]]": dict,
-        "tuple[ShellEntry, ...]": list,
+        "tuple[ShellEntry, ...]": list, "tuple[TowerEntry, ...]": list,
     }  # fmt: skip
     for field in fields(cls):
         if type(document[field.name]) is not wanted[str(field.type)]:
@@ -246,9 +285,14 @@ def _check_values(manifest: Manifest) -> None:
         raise ValueError(f"weights {manifest.weights!r} in groups of {manifest.group}")
     if not manifest.shells:
         raise ValueError("no shells")
-    if len({entry.file for entry in manifest.shells}) != len(manifest.shells):
+    if not {entry.name for entry in manifest.towers} <= {"vision", "audio"}:
+        raise ValueError("a tower that is neither vision nor audio")
+    if len({entry.name for entry in manifest.towers}) != len(manifest.towers):
+        raise ValueError("a tower is there twice")
+    files: list[ShellEntry | TowerEntry] = [*manifest.shells, *manifest.towers]
+    if len({entry.file for entry in files}) != len(files):
         raise ValueError("two shells have one file")
-    for entry in manifest.shells:
+    for entry in files:
         if entry.file != Path(entry.file).name or not entry.file.endswith(".safetensors"):
             raise ValueError(
                 f"shell file {entry.file!r} must be a .safetensors name without a directory"

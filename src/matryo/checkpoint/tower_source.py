@@ -73,9 +73,13 @@ class TowerSource:
             ) from None  # fmt: skip
 
     def checked(self, name: str, shape: tuple[int | None, ...]) -> F32:
-        """A whole tensor as float32. None in `shape` = any size from 1.
+        """A whole tensor as float32. Raises CheckpointError as `read` and `check_shape`."""
+        self.check_shape(name, shape)
+        return self.read(name)
 
-        Raises CheckpointError if it is missing or of another shape.
+    def check_shape(self, name: str, shape: tuple[int | None, ...]) -> None:
+        """Raises CheckpointError if a tensor is missing or of another shape; None in `shape` = any
+        size from 1.
         """
         full, got = self.full_name(name), self.shapes[name]
         fits = len(got) == len(shape) and all(
@@ -88,4 +92,3 @@ class TowerSource:
                 file=str(self._source.file_of(full).path), tensor=full,
                 expected=f"({wanted})", got=str(got),
             )  # fmt: skip
-        return self.read(name)

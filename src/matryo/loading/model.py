@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,19 @@ from matryo.errors import InputError, PlanError
 from matryo.inputs.chat import ChatTemplate
 from matryo.inputs.tokenizer import Tokenizer
 from matryo.loading.opened import Opened
+from matryo.media.encode import Sound
+from matryo.media.merge import check_count, merged
 from matryo.model.cost import Cost, plan_cost
 from matryo.model.text import TextModel
 from matryo.plan import Plan, find_plan
 from matryo.sampling import Sampling, default_sampling
 from matryo.session.runtime import Runtime
 from matryo.session.session import Session
+from matryo.tower_config import TowerConfig
+
+if TYPE_CHECKING:
+    from matryo.model.audio import AudioEncoder
+    from matryo.model.vision import VisionEncoder
 
 F32 = npt.NDArray[np.float32]
 Positions = Literal["all", "last"]
@@ -134,12 +141,65 @@ class Model:
         """Bytes read and multiplications of one decoded token of a plan."""
         return plan_cost(self.config, self._opened.weights, self.plan(plan))
 
+    @property
+    def vision(self) -> VisionEncoder:
+        """The encoder of pictures: `model.vision.encode(pixels)`; opened when first asked for.
+
+        Raises InputError if the checkpoint has none, CheckpointError if its file is missing or
+        broken.
+        """
+        return self._opened.vision
+
+    @property
+    def audio(self) -> AudioEncoder:
+        """The encoder of sound: `model.audio.encode(samples)`, `model.audio.stream()`.
+
+        Raises as `vision`.
+        """
+        return self._opened.audio
+
+    @property
+    def towers(self) -> TowerConfig:
+        """Shapes and ids of the encoders; None for one that config.json does not have."""
+        return self._opened.towers.config
+
+    def embed(
+        self,
+        ids: Sequence[int] | npt.NDArray[Any],
+        images: Sequence[F32] | None = None,
+        audio: Sequence[Sound] | None = None,
+    ) -> Embeddings | None:
+        """Pictures and clips as inputs for `logits`, each in the place of its soft ids.
+
+        ids (T,) · images: pixels (3, H, W) in [0, 1], in the order of the prompt · audio: samples
+        (N,) at 16 kHz, or log-mel (T, bins), alone or with a mask of its frames
+        Raises InputError if the soft ids are not exactly as many, CheckpointError if an encoder's
+        file is missing.
+        """
+        tokens = self._open_engine().check_ids(ids)
+        media, kinds = self._opened.media, []
+        # Counts are checked for all before the first picture is encoded.
+        for tower, given, word in (("vision", images, "pictures"), ("audio", audio, "clips")):
+            if given is not None:
+                media_ids = self._opened.towers.require(tower).ids
+                check_count(tokens, media_ids, len(given) * media_ids.count, len(given), word)
+                kinds.append((media_ids, given, word, media.of(tower)))
+        return merged(
+            tokens,
+            [
+                (ids_of, [encode(one) for one in given], word)
+                for ids_of, given, word, encode in kinds
+            ],
+        )
+
     def logits(
         self,
         ids: Sequence[int] | npt.NDArray[Any],
         plan: str | Path | Plan | None = None,
         positions: Positions = "all",
         *,
+        images: Sequence[F32] | None = None,
+        audio: Sequence[Sound] | None = None,
         embeddings: Embeddings | None = None,
         mask: npt.NDArray[Any] | None = None,
         chunk: int | None = None,
@@ -150,8 +210,8 @@ class Model:
         ids (T,): returns (T, V) for "all", (1, V) for "last" · ids (B, T): returns (B, T, V) or (B,
         1, V), each row the same bits as alone; mask (B, T) is 0 at padding on the left, where
         logits are zeros
-        embeddings: inputs in the place of some of the ids' own, for ids (T,) · chunk: tokens a
-        step; changes no value
+        images, audio: as in `embed`, with soft ids in place, for ids (T,) · embeddings: inputs in
+        the place of some of the ids' own, for ids (T,) · chunk: tokens a step; changes no value
         kv: kind of the K/V cache, f32, bf16 or int8
         Raises InputError for ids, masks or positions that cannot be used, CapacityError beyond the
         context.
@@ -161,6 +221,10 @@ class Model:
         if chunk is not None and (type(chunk) is not int or chunk < 1):
             raise InputError(f"chunk: expected a whole number from 1, got {chunk!r}")
         chosen = self.plan(plan)
+        if images is not None or audio is not None:
+            if embeddings is not None:
+                raise InputError("pictures and sound, or embeddings: give one of the two")
+            embeddings = self.embed(ids, images, audio)
         given = np.asarray(ids)
         if given.ndim != 2:
             if mask is not None:
@@ -207,8 +271,11 @@ class Model:
     def ledger(self) -> Ledger:
         """Where every byte of this process lives: files, K/V, scratch."""
         cache_bytes = sum(session.cache_bytes for session in self._sessions)
+        towers = self._opened.towers
         return read_ledger(
-            self._opened.files, {"weights": self._opened.arrays}, {"K/V": cache_bytes}
+            (*self._opened.files, *towers.mapped),
+            {"weights": self._opened.arrays, "encoders": towers.arrays},
+            {"K/V": cache_bytes},
         )
 
     def close(self) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -22,8 +23,15 @@ from matryo.checkpoint.packed import PackedModel
 from matryo.config import TextConfig
 from matryo.errors import ConfigError, InputError, PlanError
 from matryo.inputs.text_format import TextFormat, read_json_object
+from matryo.media.encode import MediaEncoder
+from matryo.media.towers import TowerFiles, Towers
 from matryo.plan import Plan
+from matryo.tower_config import TowerConfig
 from matryo.weights import TextWeights, build_weights
+
+if TYPE_CHECKING:
+    from matryo.model.audio import AudioEncoder
+    from matryo.model.vision import VisionEncoder
 
 Array = npt.NDArray[Any]
 
@@ -53,6 +61,25 @@ class Opened:
     arrays: tuple[Array, ...]
     missing: tuple[str, ...]
     held: TextWeights | None
+    towers: Towers
+
+    @property
+    def vision(self) -> VisionEncoder:
+        """The encoder of pictures, opened when it is first asked for. Raises InputError if the
+        checkpoint has none, CheckpointError if its file is missing or broken.
+        """
+        return self.towers.vision
+
+    @property
+    def audio(self) -> AudioEncoder:
+        """The encoder of sound. Raises as `vision`."""
+        return self.towers.audio
+
+    @property
+    def media(self) -> MediaEncoder:
+        """Pictures and sound as inputs of the language model. Raises InputError after `close`."""
+        table = self.weights.multimodal
+        return MediaEncoder(self.towers, None if table is None else table[-1])
 
     @property
     def weights(self) -> TextWeights:
@@ -74,6 +101,7 @@ class Opened:
         """Let go of the weights; the files are unmapped when nothing else refers to them."""
         self.held = None
         self.arrays = ()
+        self.towers.close()
 
 
 def open_packed(
@@ -94,6 +122,22 @@ def open_packed(
         identity=packed.identity,
         files=tuple(file.path for file in packed.files),
         missing=tuple(entry.file for entry in packed.missing),
+        towers=_packed_towers(packed),
+    )
+
+
+def _packed_towers(packed: PackedModel) -> Towers:
+    """Towers of a packed directory; no file of theirs is opened."""
+    paths = {name: packed.directory / entry.file for name, entry in packed.towers.items()}
+    return Towers(
+        TowerConfig.from_file(packed.directory / "config.json"),
+        packed.config.hidden_size,
+        {
+            name: TowerFiles(partial(packed.tower_tensors, name), path)
+            for name, path in paths.items()
+            if packed.has_tower(name)
+        },
+        {name: path for name, path in paths.items() if not packed.has_tower(name)},
     )
 
 
@@ -114,6 +158,15 @@ def open_in_memory(
         tensors=tensors,
         identity=job.source.identity,
         arrays=tuple(tensors.values()),
+        towers=Towers(
+            job.source.towers,
+            config.hidden_size,
+            {
+                name: TowerFiles(partial(pack_in_memory, tower), None)
+                for name, tower in job.towers.items()
+            },
+            {},
+        ),
     )
 
 
@@ -125,6 +178,7 @@ def _opened(
     shells: tuple[Plan, ...],
     tensors: Mapping[str, Array],
     identity: str,
+    towers: Towers,
     files: tuple[Path, ...] = (),
     arrays: tuple[Array, ...] = (),
     missing: tuple[str, ...] = (),
@@ -144,6 +198,7 @@ def _opened(
         arrays=arrays,
         missing=missing,
         held=build_weights(config, tensors, shells, kernels.Matrix),
+        towers=towers,
     )
 
 

@@ -1,0 +1,1 @@
+"""Pictures and sound on their way into the language model: encoders, embeddings, places."""
