@@ -139,7 +139,7 @@ class TowerConfig:
         """
         text = TextConfig.from_json(document)
         if not isinstance(document, dict) or document["model_type"] == "gemma3n_text":
-            return cls(vision=None, audio=None)
+            return NO_TOWERS
         top = Section(document, "config.json", _TOP_IGNORED)
         top.must_be("quantization_config", None)
         top.must_be("tie_word_embeddings", True)
@@ -155,6 +155,9 @@ class TowerConfig:
         """Reads config.json at `path`. Raises ConfigError if it cannot be used."""
         TextConfig.from_file(path)  # size, JSON and the text part
         return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+NO_TOWERS = TowerConfig(vision=None, audio=None)
 
 
 def _section(top: Section, key: str) -> Mapping[str, object] | None:

@@ -32,6 +32,7 @@ LAYERS = (
     ("matryo.model",),
     ("matryo.sampling", "matryo.inputs"),
     ("matryo.engine",),
+    ("matryo.media",),
     ("matryo.elastic",),
     ("matryo.session",),
     ("matryo.loading",),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -83,7 +84,6 @@ class HuggingFaceSource:
                 "is unfinished: run the command that was writing it again", file=str(directory)
             )
         self.config = TextConfig.from_file(directory / "config.json")
-        self.towers = TowerConfig.from_file(directory / "config.json")
         self.files = tuple(SafetensorsFile(path) for path in _weight_files(directory))
         self._where = _locate(directory, self.files)
         self.prefix = prefix = _text_prefix(self._where)
@@ -93,6 +93,11 @@ class HuggingFaceSource:
         self.others = self._classify(prefix)
         for name, shape in self.shapes.items():
             self._check(name, shape)
+
+    @cached_property
+    def towers(self) -> TowerConfig:
+        """What config.json says of the encoders. Raises ConfigError if it cannot be used."""
+        return TowerConfig.from_file(self.directory / "config.json")
 
     @property
     def identity(self) -> str:

@@ -26,7 +26,7 @@ from matryo.inputs.text_format import TextFormat, read_json_object
 from matryo.media.encode import MediaEncoder
 from matryo.media.towers import TowerFiles, Towers
 from matryo.plan import Plan
-from matryo.tower_config import TowerConfig
+from matryo.tower_config import NO_TOWERS, TowerConfig
 from matryo.weights import TextWeights, build_weights
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _packed_towers(packed: PackedModel) -> Towers:
     """Towers of a packed directory; no file of theirs is opened."""
     paths = {name: packed.directory / entry.file for name, entry in packed.towers.items()}
     return Towers(
-        TowerConfig.from_file(packed.directory / "config.json"),
+        TowerConfig.from_file(packed.directory / "config.json") if paths else NO_TOWERS,
         packed.config.hidden_size,
         {
             name: TowerFiles(partial(packed.tower_tensors, name), path)

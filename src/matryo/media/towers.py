@@ -150,11 +150,12 @@ class Towers:
 
 def _encoder(config: VisionConfig | AudioConfig, tensors: Mapping[str, Array]) -> Any:
     if isinstance(config, VisionConfig):
-        from matryo.kernels.vision import Filter
         from matryo.model.vision import VisionEncoder
+        from matryo.model.vision_ops import native_ops
         from matryo.model.vision_weights import vision_weights
 
-        return VisionEncoder(config, vision_weights(config, tensors, Filter))
+        ops = native_ops()
+        return VisionEncoder(config, vision_weights(config, tensors, ops.Filter), ops)
     from matryo.model.audio import AudioEncoder
     from matryo.model.audio_weights import build_audio_weights
 
