@@ -13,6 +13,7 @@ namespace {
 #include "kernels/pack.inc"
 #include "kernels/vector.inc"
 #include "kernels/attention.inc"
+#include "kernels/dense.inc"
 // clang-format on
 
 constexpr Kernels make_table(const char* name) {
@@ -24,6 +25,7 @@ constexpr Kernels make_table(const char* name) {
   fill_pack(table);
   fill_vector(table);
   fill_attention(table);
+  fill_dense(table);
   return table;
 }
 

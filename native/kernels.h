@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 #include "kernels_attention.h"
+#include "kernels_dense.h"
 #include "kernels_vector.h"
 
 namespace matryo {
@@ -156,7 +157,7 @@ struct MatrixKernels {
   uint64_t (*read_bytes)(const uint8_t* p, int64_t n);
 };
 
-struct Kernels : MatrixKernels, VectorKernels, AttentionKernels {
+struct Kernels : MatrixKernels, VectorKernels, AttentionKernels, DenseKernels {
   const char* name;
 };
 

@@ -119,3 +119,50 @@ def feed_forward(layer: Layer, hidden: F32, width: int, out: F32) -> None: ...
 def altup_correct(
     layer: Layer, predictions: F32, active_out: F32, ple_inputs: F32, x: F32
 ) -> None: ...
+
+class Filter:
+    def __init__(
+        self,
+        weights: F32 | npt.NDArray[np.uint16] | npt.NDArray[np.int8],
+        scales: F32 | None = None,
+    ) -> None: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def conv(
+    filter: Filter,
+    x: F32,
+    stride: int,
+    out: F32,
+    bias: F32 | None = None,
+    norm: F32 | None = None,
+    eps: float = 1e-6,
+    gelu: bool = False,
+    gamma: F32 | None = None,
+    residual: F32 | None = None,
+) -> None: ...
+def depthwise(
+    weight: F32,
+    x: F32,
+    stride: int,
+    out: F32,
+    norm: F32 | None = None,
+    eps: float = 1e-6,
+    gelu: bool = False,
+) -> None: ...
+def inverted_bottleneck(
+    expand: Filter,
+    project: Filter,
+    x: F32,
+    out: F32,
+    norm_expand: F32,
+    norm_project: F32,
+    eps: float,
+    gamma: F32 | None = None,
+    residual: F32 | None = None,
+) -> None: ...
+def attend_pixels(q: F32, k: F32, v: F32, heads: int, scale: float, out: F32) -> None: ...

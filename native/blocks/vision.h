@@ -1,0 +1,100 @@
+// The operations of the vision encoder; numpy twins in src/matryo/kernels/reference_vision.py.
+//
+//   pictures are (height, width, channels) f32, channels last · a pixel is one row of a product
+//
+// Every operation walks over tiles of pixels, one tile on one thread from the first product to the
+// last write, so that what lies between stays in that core's cache. Values do not depend on tiles
+// or threads (kernels_dense.h).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "kernels.h"
+
+namespace matryo {
+
+// A packed filter or anything else a tile of rows is multiplied by: out (pixels, channels) = rows
+// (pixels, depth) · wᵀ.
+struct PanelsView {
+  int64_t channels, depth;
+  int64_t panel_stride;  // elements
+  const float* values;   // f32: (panels, depth, 16)
+  const int8_t* codes;   // i8: (panels, ceil(depth / 4), 16, 4); null for f32
+  const float* scales;   // (panels * 16), i8 only
+
+  int64_t panels() const { return (channels + kPanel - 1) / kPanel; }
+};
+
+struct FilterView {
+  PanelsView panels;  // channels Co, depth kh * kw * Ci
+  int64_t kernel_height, kernel_width, in_channels;
+
+  bool pointwise() const { return kernel_height == 1 && kernel_width == 1; }
+};
+
+// Weights of a dense convolution in the form of the product, packed from (Co, kh, kw, Ci).
+class PackedFilter {
+ public:
+  struct Shape {
+    int64_t out_channels, kernel_height, kernel_width, in_channels;
+    int64_t depth() const { return kernel_height * kernel_width * in_channels; }
+  };
+  PackedFilter(const Shape& shape, const float* weights);
+  PackedFilter(const Shape& shape, const uint16_t* weights);  // bf16
+  PackedFilter(const Shape& shape, const int8_t* weights, const float* scales);
+
+  const FilterView& view() const { return view_; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(uint8_t* data) const;
+  };
+  void reserve(const Shape& shape, int64_t panel_stride, int64_t value_bytes, bool scales);
+
+  FilterView view_ = {};
+  int64_t bytes_ = 0;
+  std::unique_ptr<uint8_t, Free> data_;
+};
+
+struct Picture {
+  const float* data;
+  int64_t height, width, channels;
+  int64_t pixels() const { return height * width; }
+};
+
+// Zeros before an axis so that it gives ceil(size / stride) outputs, as TensorFlow's SAME padding
+// has them.
+int64_t padding_before(int64_t size, int64_t kernel, int64_t stride);
+inline int64_t outputs_of(int64_t size, int64_t stride) { return (size + stride - 1) / stride; }
+
+// What follows a convolution, in this order; null or false leaves a step out. All (Co), residual
+// like the output.
+struct Finish {
+  const float* bias;
+  const float* norm;
+  float eps;
+  bool gelu;
+  const float* gamma;
+  const float* residual;
+};
+
+void conv(const FilterView& filter, const Picture& x, int64_t stride, const Finish& finish,
+          float* out);
+// weight (k, k, C).
+void depthwise(const float* weight, int64_t kernel, const Picture& x, int64_t stride,
+               const Finish& finish, float* out);
+// Two pointwise convolutions: `middle` follows the first, `finish` the second.
+void inverted_bottleneck(const FilterView& expand, const FilterView& project, const Picture& x,
+                         const Finish& middle, const Finish& finish, float* out);
+
+// out (rows, dim) = softmax(scale * q kᵀ) v; q (rows, dim), k and v (keys, dim).
+struct PixelAttention {
+  const float *q, *k, *v;
+  int64_t rows, keys, dim;
+  float scale;
+};
+void attend_pixels(const PixelAttention& call, float* out);
+
+}  // namespace matryo

@@ -1,0 +1,103 @@
+// The fourth part of the kernel table: convolutions of pictures as dense products.
+//
+//   pixel  a row of the product: the values one output pixel reads · K how many of them (kernel
+//   height x width x Ci) PANEL  16 output channels · STRIP 6 pixels, interleaved: value k of pixel
+//   r at [k * 6 + r]
+//
+// A block of pixels is packed into strips once and multiplied by every panel of the filter; a
+// panel's part of a block of K waits in the first-level cache meanwhile. Arithmetic contract: one
+// accumulator an output, k ascending with one fma each (f32) or exact integer sums (i8), so an
+// output has the same bits for any blocking and any team. A row that is finished has its sum of
+// squares in 64 partial sums, as in kernels_vector.h.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace matryo {
+
+constexpr int kStrip = 6;        // pixels of one micro kernel
+constexpr int kStripSlack = 16;  // elements behind the last strip that packing may overwrite
+constexpr int kMostDepth = 512;  // of one block of K
+
+// sums (pixels, channels) of one block of K; `accumulate` adds to what is there.
+struct DenseBlock {
+  const float* strips;  // ceil(pixels / 6) strips of depth * 6 values
+  int32_t pixels;
+  const float* panels;   // value k of channel 16 p + r at p * panel_stride + 16 k + r
+  int64_t panel_stride;  // floats
+  int32_t num_panels;
+  int64_t depth;
+  float* sums;
+  int64_t sums_stride;  // floats, room for all 16 channels of the last panel
+  bool accumulate;
+};
+
+// The same with integers. Values are taken in fours: K is padded to a multiple of 4 with zeros on
+// both sides.
+struct DenseCodes {
+  const uint8_t* strips;   // as `interleave_codes` of the same table left them
+  const int32_t* offsets;  // one a pixel, from there as well
+  int32_t pixels;
+  const int8_t*
+      panels;  // value k of channel 16 p + r at p * panel_stride + (k / 4 * 16 + r) * 4 + k % 4
+  int64_t panel_stride;  // bytes
+  int32_t num_panels;
+  int64_t depth;  // at most kMostDepth, a multiple of 4
+  int32_t* sums;
+  int64_t sums_stride;
+  bool accumulate;
+};
+
+// What happens to the n outputs of one pixel, in this order; a null pointer leaves its step out.
+struct FinishRow {
+  float* y;  // the sums, overwritten
+  int64_t n;
+  const int32_t* codes;  // i8: the sums instead of y (may be the same memory)
+  float code_scale;      // y = float(codes) * (code_scale * channel_scales)
+  const float* channel_scales;
+  const float* bias;
+  const float* norm;  // y * (1 / sqrt(mean(y * y) + eps)) * norm
+  float eps;
+  bool gelu;  // tanh form
+  const float* gamma;
+  const float* residual;
+  float* out;  // may be y
+};
+
+// out (count, channels): `count` (1 to 4) neighbouring pixels of a row of a depthwise convolution.
+// Taps outside the picture are left out by the caller: `x` is the first tap of the first pixel,
+// `weight` the weights of that tap.
+struct DepthwisePixels {
+  const float* x;
+  int64_t x_row,
+      x_step;  // floats from tap row to tap row, from the first tap of a pixel to that of the next
+  const float* weight;
+  int64_t weight_row;  // floats from tap row to tap row
+  int32_t rows, cols;  // taps
+  int64_t channels;
+  int32_t count;
+  float* out;
+};
+
+struct DenseKernels {
+  // out[k * 6 + r] = rows[r][k] for k < n, r < count; the places of missing rows hold anything. May
+  // write kStripSlack floats more.
+  void (*interleave)(const float* const* rows, int32_t count, int64_t n, float* out);
+  void (*dense_f32)(const DenseBlock& call);
+
+  float (*absmax)(const float* x, int64_t n);
+  int32_t code_bytes;  // of one value in a strip of codes
+  // q = rint(rows[r][k] * inverse[r]) into a strip of n rounded up to 4 values a pixel, and the
+  // offsets of its pixels.
+  void (*interleave_codes)(const float* const* rows, const float* inverse, int32_t count, int64_t n,
+                           uint8_t* out, int32_t* offsets);
+  void (*dense_i8)(const DenseCodes& call);
+
+  void (*finish_row)(const FinishRow& call);
+  void (*depthwise)(const DepthwisePixels& call);
+  // x = e^((x - max x) * scale); returns the sum.
+  float (*exp_row)(float* x, int64_t n, float scale);
+};
+
+}  // namespace matryo
