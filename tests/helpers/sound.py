@@ -92,7 +92,8 @@ def _values(
     if name.endswith("per_dim_scale"):
         return 0.5 + 0.5 * noise
     gain = 1.7 if name.endswith(("q_proj.weight", "k_proj.weight", "pos_proj.weight")) else 1.0
-    return gain * noise / np.sqrt(np.prod(shape[1:]))
+    scaled: npt.NDArray[np.floating] = gain * noise / np.sqrt(np.prod(shape[1:]))
+    return scaled
 
 
 def packed_audio(

@@ -1,8 +1,8 @@
 """The sound encoder of a Hugging Face checkpoint as packed tensors.
 
 In: a source of tensors under their names below `audio_tower.`, the encoder's config, the weights
-kind of the packed checkpoint. Out: the `PackedTensor`s of docs/sound.md. What does not depend on the
-sound is computed here once: the projected position signal, the scale of queries. Filters of the
+kind of the packed checkpoint. Out: the `PackedTensor`s of docs/sound.md. What does not depend on
+the sound is computed here once: the projected position signal, the scale of queries. Filters of the
 stem, taps and norms stay float32; the large matrices take the kind. With q4 only the feed-forwards
 (two thirds of the bytes) and the light convolution's products have 4 bits.
 Source: transformers `modeling_gemma3n.py` (names, the position signal).

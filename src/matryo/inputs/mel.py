@@ -77,7 +77,8 @@ class MelFilters:
         self._window = (0.5 * (1 - np.cos(2 * np.pi * steps / WINDOW))).astype(np.float32)
         bank = np.ascontiguousarray(_triangles(num_mels).T, np.float32)
         # Not BLAS: its bits depend on the number of frames.
-        self._bank = kernels.Matrix("f32", "panel", *bank.shape, pack("f32", "panel", bank))
+        bins, size = bank.shape
+        self._bank = kernels.Matrix("f32", "panel", bins, size, pack("f32", "panel", bank))
 
     def frames(self, samples: F32) -> F32:
         """Log-mel (T, num_mels) of every whole frame that begins at a multiple of 160 samples."""
@@ -97,7 +98,9 @@ class MelFilters:
         samples = check_samples(samples)
         longest = len(samples) if num_samples is None else num_samples
         if longest < len(samples):
-            raise InputError(f"sound has {len(samples)} samples, the longest of its batch {longest}")
+            raise InputError(
+                f"sound has {len(samples)} samples, the longest of its batch {longest}"
+            )
         padded = np.zeros(padded_length(longest), np.float32)
         padded[: len(samples)] = samples
         mel = self.frames(padded)

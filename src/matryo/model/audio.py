@@ -55,9 +55,7 @@ class AudioEncoder:
         if samples is not None:
             samples = check_samples(samples, sample_rate_hz)
             if not self.num_tokens(len(samples)):
-                raise InputError(
-                    f"sound has {len(samples)} samples, expected at least 513 (32 ms)"
-                )
+                raise InputError(f"sound has {len(samples)} samples, expected at least 513 (32 ms)")
             stream = self.stream()
             return np.concatenate([stream.push(samples), stream.finish()])
         mel, mask = self._checked_mel(mel, mask)

@@ -101,7 +101,7 @@ class _Stage:
         padded = np.pad(rows, ((0, 0), (1, 1), (0, 0)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, (TAPS, TAPS), (0, 1))
         windows = windows[: 2 * count : 2, ::2].transpose(0, 1, 3, 4, 2)
-        patches = np.ascontiguousarray(windows).reshape(count * bins, -1)
+        patches = np.ascontiguousarray(windows).reshape(count * bins, self._weights.filter.cols)
         out = np.empty((count * bins, channels), np.float32)
         self._ops.matmul(self._weights.filter, patches, out)
         flat = out.reshape(count, -1)
@@ -177,7 +177,8 @@ class AudioForward:
     def _stem_output(self, rows: F32) -> F32:
         """rows (n, F, C) out of the stem -> tokens."""
         frames = np.empty((len(rows), self._config.hidden_size), np.float32)
-        self._ops.matmul(self._weights.input, rows.reshape(len(rows), -1), frames)
+        flat = rows.reshape(len(rows), self._weights.input.cols)
+        self._ops.matmul(self._weights.input, flat, frames)
         self._frames = np.concatenate([self._frames, frames])
         return self._joined(list(self._complete()))
 
@@ -230,9 +231,7 @@ class AudioForward:
         )  # fmt: skip
         return out
 
-    def _add_attention(
-        self, weights: AudioAttention, state: _BlockState, x: F32, seen: U8
-    ) -> None:
+    def _add_attention(self, weights: AudioAttention, state: _BlockState, x: F32, seen: U8) -> None:
         past, normed = len(state.keys), self._norm(self._clipped(x), weights.pre_norm)
         queries, mixed = np.empty_like(x), np.empty_like(x)
         keys, values = (np.empty((past + len(x), x.shape[1]), np.float32) for _ in range(2))
@@ -247,9 +246,7 @@ class AudioForward:
         self._ops.matmul(weights.o, mixed, normed)
         x += self._norm(self._clipped(normed), weights.post_norm)
 
-    def _add_light_conv(
-        self, weights: LightConv, state: _BlockState, x: F32, kept: slice
-    ) -> F32:
+    def _add_light_conv(self, weights: LightConv, state: _BlockState, x: F32, kept: slice) -> F32:
         """The module's output for the rows `kept`."""
         config = self._config
         gates, mixed = np.empty((len(x), weights.start.rows), np.float32), np.empty_like(x)
