@@ -134,6 +134,14 @@ class PackedModel:
                 found[name] = array
         return found
 
+    def forget(self, name: str) -> None:
+        """Tells the system that tensor `name` of a shell is not needed in memory now; it stays
+        readable.
+        """
+        for file in self.files:
+            if name in file.tensors:
+                file.forget(name)
+
     def tower_tensors(self, tower: str) -> dict[str, Array]:
         """Packed tensors of an encoder, whose file is mapped by this call.
 
