@@ -147,7 +147,11 @@ class PackedModel:
 
         Raises CheckpointError if the file is not there or not the manifest's.
         """
-        return _arrays(_open_file(self.directory, self.towers[tower]))
+        return _arrays(self.open_tower(tower))
+
+    def open_tower(self, tower: str) -> SafetensorsFile:
+        """The file of an encoder. Raises CheckpointError as `tower_tensors` does."""
+        return _open_file(self.directory, self.towers[tower])
 
     def has_tower(self, tower: str) -> bool:
         """Whether the file of an encoder is there."""
