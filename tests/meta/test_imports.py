@@ -18,6 +18,7 @@ NATIVE = "matryo._native"  # compiled: a module without a Python file
 LAYERS = (
     ("matryo.errors", NATIVE),
     ("matryo.config", "matryo.config_section", "matryo.tower_config"),
+    ("matryo.vision_structure",),
     ("matryo.checkpoint.atomic",),
     (
         "matryo.checkpoint.safetensors",
@@ -29,7 +30,6 @@ LAYERS = (
     ("matryo.plan",),
     ("matryo.checkpoint",),
     ("matryo.weights",),
-    ("matryo.inputs.mel",),
     ("matryo.model",),
     ("matryo.sampling", "matryo.inputs"),
     ("matryo.engine",),

@@ -47,7 +47,7 @@ def _encoder(source: HuggingFaceSource, tower: str, weights: str) -> list[Storab
     if tower == "vision" and source.towers.vision is not None:
         from matryo.checkpoint.vision_pack import vision_tensors
 
-        return [*vision_tensors(source, source.towers.vision, weights)]
+        return [*vision_tensors(source.tower("vision"), source.towers.vision, weights)]
     if source.towers.audio is None:
         return []
     from matryo.checkpoint.audio_pack import audio_tensors

@@ -17,25 +17,32 @@ Source: docs/pictures.md; timm `mobilenetv5`; padding as TensorFlow's SAME.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from matryo.kernels.reference import rms_norm as rms_norm
+from matryo.kernels.reference_pack import bf16_values
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int8]
+U16 = npt.NDArray[np.uint16]
 
 _SMALLEST_ABSMAX = 2.0**-100  # below it a row of activations counts as zero
 
 
 class Filter:
-    """The weights of a dense convolution, (Co, kh, kw, Ci): float32, or int8 with a float32 scale
-    per output channel.
+    """The weights of a dense convolution, (Co, kh, kw, Ci): float32, bf16 as uint16 (which become
+    float32), or int8 with a float32 scale per output channel.
     """
 
-    def __init__(self, weights: F32 | I8, scales: F32 | None = None) -> None:
-        self.weights, self.scales = weights, scales
+    def __init__(self, weights: F32 | U16 | I8, scales: F32 | None = None) -> None:
+        self.weights: F32 | I8 = (
+            bf16_values(cast(U16, weights)) if weights.dtype == np.uint16 else cast(F32, weights)
+        )
+        self.scales = scales
 
     @property
     def kind(self) -> str:

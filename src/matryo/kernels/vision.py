@@ -12,6 +12,13 @@ same bits on every instruction set.
 from __future__ import annotations
 
 from matryo import kernels  # noqa: F401  # says what to do if the native module is missing
-from matryo._native import Filter, attend_pixels, conv, depthwise, inverted_bottleneck
+from matryo._native import (
+    Filter,
+    attend_pixels,
+    conv,
+    depthwise,
+    inverted_bottleneck,
+    rms_norm,
+)
 
-__all__ = ["Filter", "attend_pixels", "conv", "depthwise", "inverted_bottleneck"]
+__all__ = ["Filter", "attend_pixels", "conv", "depthwise", "inverted_bottleneck", "rms_norm"]
