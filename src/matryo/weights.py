@@ -34,11 +34,19 @@ class PleTable:
 
     matrix: Matrix
     layers: tuple[int, ...]
+    name: str
+
+
+def keep(name: str) -> None:
+    """Tensors in this process's own memory are not given back."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TextWeights:
-    """All weights at hand. `layers[l]` is None if no shell at hand has layer l."""
+    """All weights at hand. `layers[l]` is None if no shell at hand has layer l.
+
+    `forget(name)` tells the system that a mapped tensor is not needed in memory now.
+    """
 
     embed: Matrix  # (V, d), also the output head
     ple: tuple[PleTable, ...]
@@ -48,6 +56,7 @@ class TextWeights:
     final_norm: F32  # (d)
     layers: tuple[Layer | None, ...]
     multimodal: F32 | None  # (V - V_ple, d), unscaled; None in text-only checkpoints
+    forget: Callable[[str], None] = keep
 
     def check(self, plan: Plan) -> None:
         """Raises PlanError if the plan needs layers or FFN units of a shell that is not at hand."""
@@ -66,10 +75,12 @@ def build_weights(
     tensors: Mapping[str, Array],
     shells: Sequence[Plan],
     make_matrix: MakeMatrix,
+    forget: Callable[[str], None] = keep,
 ) -> TextWeights:
     """Checks and wraps the packed tensors.
 
-    `make_matrix(kind, layout, rows, cols, data)` is `kernels.Matrix`.
+    `make_matrix(kind, layout, rows, cols, data)` is `kernels.Matrix`; `forget(name)` as in
+    `TextWeights`.
     Raises CheckpointError naming the tensor that is missing or has the wrong dtype or shape.
     """
     reader = TensorReader(tensors, make_matrix)
@@ -84,6 +95,7 @@ def build_weights(
         final_norm=reader.vector("final_norm", (width,)),
         layers=_layers(reader, config, shells),
         multimodal=_multimodal(reader, config),
+        forget=forget,
     )
 
 
@@ -165,10 +177,8 @@ def _ple_tables(
     for number, shell in enumerate(shells):
         added = tuple(layer for layer in shell.layers if layer not in seen)
         if added:
-            cols = len(added) * config.ple_dim
-            tables.append(
-                PleTable(reader.rows(f"ple.{number}", config.ple_vocab_size, cols), added)
-            )
+            cols, name = len(added) * config.ple_dim, f"ple.{number}"
+            tables.append(PleTable(reader.rows(name, config.ple_vocab_size, cols), added, name))
         seen = seen.union(added)
     return tuple(tables)
 

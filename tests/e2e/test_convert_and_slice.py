@@ -70,6 +70,21 @@ def test_a_slice_is_a_checkpoint_with_the_answers_of_the_plan(
     assert counted == whole["plans"][size]["parameters"]["effective"]
 
 
+def test_a_slice_of_a_packed_directory_is_one_with_the_answers_of_the_plan(
+    home: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    packed, target = tmp_path / "packed", tmp_path / "small"
+    done = invoke("convert", checkpoint, packed, "--weights", "bf16", home=home)
+    assert done.returncode == 0, done.stderr
+    done = invoke("slice", packed, target, "--size", "small", "--json", home=home)
+    assert (done.returncode, done.stderr) == (0, "")
+    written = json.loads(done.stdout)
+    assert written["files"] == ["shell-0.safetensors", "shell-1.safetensors"]
+    assert written["bytes"] == sum((target / name).stat().st_size for name in written["files"])
+    assert text_of(target, home=home) == text_of(packed, "--size", "small", home=home)
+    assert invoke("info", target, "--verify", home=home).returncode == 0
+
+
 @pytest.mark.parametrize("command", [("convert",), ("slice", "--size", "small")])
 def test_a_bad_source_leaves_nothing_behind(
     home: Path, tmp_path: Path, command: tuple[str, ...]

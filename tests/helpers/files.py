@@ -38,14 +38,15 @@ def entry(dtype: str, shape: Iterable[int], start: int, end: int) -> dict[str, A
 
 
 def write_tensors(path: Path, tensors: Stored, metadata: Mapping[str, str] | None = None) -> None:
-    """A correct file."""
+    """A correct file; its data begin at a multiple of 8."""
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
     data = b""
     for name, (dtype, values) in tensors.items():
         raw = values.tobytes()
         header[name] = entry(dtype, values.shape, len(data), len(data) + len(raw))
         data += raw
-    path.write_bytes(safetensors_bytes(header, data))
+    text = json.dumps(header).encode()
+    path.write_bytes(safetensors_bytes(text + b" " * (-len(text) % 8), data))
 
 
 def to_bf16(values: F32) -> npt.NDArray[np.uint16]:

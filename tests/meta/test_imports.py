@@ -30,6 +30,7 @@ LAYERS = (
     ("matryo.plan",),
     ("matryo.checkpoint",),
     ("matryo.weights",),
+    ("matryo.inputs.mel",),
     ("matryo.model",),
     ("matryo.sampling", "matryo.inputs"),
     ("matryo.engine",),

@@ -134,12 +134,24 @@ class PackedModel:
                 found[name] = array
         return found
 
+    def forget(self, name: str) -> None:
+        """Tells the system that tensor `name` of a shell is not needed in memory now; it stays
+        readable.
+        """
+        for file in self.files:
+            if name in file.tensors:
+                file.forget(name)
+
     def tower_tensors(self, tower: str) -> dict[str, Array]:
         """Packed tensors of an encoder, whose file is mapped by this call.
 
         Raises CheckpointError if the file is not there or not the manifest's.
         """
-        return _arrays(_open_file(self.directory, self.towers[tower]))
+        return _arrays(self.open_tower(tower))
+
+    def open_tower(self, tower: str) -> SafetensorsFile:
+        """The file of an encoder. Raises CheckpointError as `tower_tensors` does."""
+        return _open_file(self.directory, self.towers[tower])
 
     def has_tower(self, tower: str) -> bool:
         """Whether the file of an encoder is there."""

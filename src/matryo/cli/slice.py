@@ -1,4 +1,4 @@
-"""`matryo slice`: one size of a Hugging Face checkpoint, as a checkpoint of its own."""
+"""`matryo slice`: one size of a checkpoint, as a checkpoint of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from matryo.cli.options import JsonOption
 
 def slice_checkpoint(
     source: Annotated[
-        str, typer.Argument(metavar="SRC", help="A Hugging Face directory, or a pulled model.")
+        str,
+        typer.Argument(
+            metavar="SRC", help="A Hugging Face directory, a packed one, or a pulled model."
+        ),
     ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The directory to write.")],
     *,
@@ -27,27 +30,30 @@ def slice_checkpoint(
     ],
     json: JsonOption = False,
 ) -> None:
-    """Cut one size out of a Hugging Face checkpoint, as a Hugging Face checkpoint.
+    """Cut one size out of a checkpoint: Hugging Face to Hugging Face, packed to packed.
 
-    Stopped at any moment it leaves nothing that loads; the same command then finishes the work.
+    No weight is rounded again. Stopped at any moment it leaves nothing that loads; the same command
+    then finishes the work.
     """
     from matryo.checkpoint.beside import plans_beside
     from matryo.checkpoint.huggingface import HuggingFaceSource
-    from matryo.checkpoint.packed import is_packed
+    from matryo.checkpoint.packed import PackedModel, is_packed
     from matryo.checkpoint.slice import slice_checkpoint as cut
-    from matryo.cli.outcome import CommandError, reply
+    from matryo.checkpoint.slice_packed import slice_packed
+    from matryo.cli.outcome import reply
     from matryo.cli.output import format_bytes, write_json
     from matryo.cli.progress import Bar
     from matryo.loading.home import find_directory
     from matryo.plan import find_plan
 
     directory = find_directory(source)
-    if is_packed(directory):
-        raise CommandError(f"{directory} is packed: give the Hugging Face directory it came from")
-    checkpoint = HuggingFaceSource(directory)
+    checkpoint = PackedModel(directory) if is_packed(directory) else HuggingFaceSource(directory)
     plan = find_plan(size, plans_beside(directory, checkpoint.config), checkpoint.config)
     with Bar("Slicing", unit="bytes") as bar:
-        files = cut(checkpoint, plan, target, progress=bar)
+        if isinstance(checkpoint, PackedModel):
+            files = slice_packed(checkpoint, plan, target, progress=bar)
+        else:
+            files = cut(checkpoint, plan, target, progress=bar)
     num_bytes = sum(file.stat().st_size for file in files)
     if json:
         names = [file.name for file in files]

@@ -7,7 +7,7 @@ same weights, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from matryo.media.encode import MediaEncoder
 from matryo.media.towers import TowerFiles, Towers
 from matryo.plan import Plan
 from matryo.tower_config import NO_TOWERS, TowerConfig
-from matryo.weights import TextWeights, build_weights
+from matryo.weights import TextWeights, build_weights, keep
 
 if TYPE_CHECKING:
     from matryo.model.audio import AudioEncoder
@@ -120,6 +120,7 @@ def open_packed(
         shells=packed.shells,
         tensors=packed.tensors(),
         identity=packed.identity,
+        forget=packed.forget,
         files=tuple(file.path for file in packed.files),
         missing=tuple(entry.file for entry in packed.missing),
         towers=_packed_towers(packed),
@@ -182,6 +183,7 @@ def _opened(
     files: tuple[Path, ...] = (),
     arrays: tuple[Array, ...] = (),
     missing: tuple[str, ...] = (),
+    forget: Callable[[str], None] = keep,
 ) -> Opened:
     generation_config = read_json_object(directory / GENERATION_CONFIG)
     return Opened(
@@ -197,7 +199,7 @@ def _opened(
         files=files,
         arrays=arrays,
         missing=missing,
-        held=build_weights(config, tensors, shells, kernels.Matrix),
+        held=build_weights(config, tensors, shells, kernels.Matrix, forget),
         towers=towers,
     )
 

@@ -37,6 +37,10 @@ LogitRows = Literal["none", "last", "all"] | Sequence[int] | I32
 
 MAX_ROUTES = 64
 """Plans kept resolved; another one costs the time of resolving it again, below a millisecond."""
+PLE_ROWS_MAPPED = 512
+"""Rows of the PLE tables after which their pages are given back. A row that is read maps the 64 KB
+around it, and rows return to memory from the page cache in a microsecond.
+"""
 
 
 class TextModel:
@@ -56,6 +60,7 @@ class TextModel:
             None if layer is None else self._ops.layer_handle(layer) for layer in weights.layers
         )
         self._routes: OrderedDict[Plan, Route] = OrderedDict()  # the plan used last comes last
+        self._ple_rows = 0  # read since the pages of the PLE tables were given back
         self._frequencies = tuple(
             _inverse_frequencies(base, config.head_dim) for base in rope_bases(config)
         )
@@ -190,6 +195,11 @@ class TextModel:
             raw[source.places] = rows.reshape(len(ids), source.num_slots, -1).transpose(1, 0, 2)[
                 source.slots
             ]
+        self._ple_rows += len(ids)
+        if self._ple_rows >= PLE_ROWS_MAPPED:
+            self._ple_rows = 0
+            for table in self.weights.ple:
+                self.weights.forget(table.name)
         flat = (-1, config.ple_dim)
         norm = self.weights.ple_projection_norm
         ops.ple_combine(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import mmap
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.files import write_checkpoint, write_json, write_tensors
+from helpers.files import hub_config, write_checkpoint, write_json, write_tensors
 from matryo.checkpoint.convert import convert
 from matryo.checkpoint.packed import Manifest, PackedModel, is_packed, read_manifest
+from matryo.elastic.ledger import read_ledger
 from matryo.errors import CheckpointError
 
 Document = dict[str, Any]
@@ -43,6 +46,23 @@ def test_three_shells_open_and_hold_everything(original: Path) -> None:
     assert {"embed", "ple.0", "layers.6.ffn.2.gate"} <= tensors.keys()
     assert not any(array.flags.writeable for array in tensors.values())
     model.verify()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="smaps is Linux's")
+def test_a_forgotten_tensor_leaves_memory_and_stays_readable(tmp_path: Path) -> None:
+    config = hub_config(vocab_size=8192, vocab_size_per_layer_input=8192)
+    write_checkpoint(tmp_path / "hf", config=config)
+    convert(tmp_path / "hf", tmp_path / "packed", "f32")
+    model = PackedModel(tmp_path / "packed")
+    table = model.tensors()["ple.0"]
+    assert table.nbytes > 1 << 20
+    before = table.sum()
+    files = [file.path for file in model.files]
+    resident = read_ledger(files, {}, {}).row(files[0].name).resident_bytes
+    model.forget("ple.0")
+    after = read_ledger(files, {}, {}).row(files[0].name).resident_bytes
+    assert resident - after > table.nbytes - 4 * mmap.PAGESIZE
+    assert table.sum() == before
 
 
 def test_outer_shells_may_be_taken_away_and_inner_ones_may_not(packed: Path) -> None:

@@ -51,6 +51,26 @@ def test_the_first_shell_runs_alone_and_names_what_is_missing() -> None:
         extend(small, PLANS["full"], new_cache(small, PLANS["full"]), ids)
 
 
+def test_pages_of_the_ple_tables_are_given_back_after_every_few_hundred_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They stay out of memory: neither a long prompt nor a long answer keeps what it read."""
+    forgotten: list[str] = []
+    tensors = packed_tensors(random_state(CONFIG), CONFIG, [PLANS["e2b"], PLANS["full"]])
+    weights = build_weights(
+        CONFIG, tensors, [PLANS["e2b"], PLANS["full"]], PlainMatrix, forgotten.append
+    )
+    model, plan = TextModel(CONFIG, weights, reference), PLANS["e2b"]
+    monkeypatch.setattr(text, "PLE_ROWS_MAPPED", 5)
+    cache = new_cache(model, plan)
+    for _ in range(4):
+        extend(model, plan, cache, [1])
+    assert forgotten == []
+    for count, times in ((1, 1), (4, 1), (7, 2)):
+        extend(model, plan, cache, [1] * count)
+        assert forgotten == [table.name for table in weights.ple] * times
+
+
 def test_only_the_plans_used_last_stay_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     resolved: list[Plan] = []
 
