@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from matryo.errors import InputError, MatryoError
+from matryo.inputs.cut_off import check_whole
 from matryo.inputs.limits import MediaLimits
 from matryo.inputs.sniff import Kind
 from matryo.inputs.source import Source
@@ -77,6 +78,7 @@ def opened_container(source: Source, kind: Kind, limits: MediaLimits) -> Iterato
         raise InputError(
             f"{source.name}: expected at most {limits.max_bytes} bytes, got {source.num_bytes}"
         )
+    check_whole(source, kind)
     options = {
         "max_streams": str(MAX_STREAMS),
         "max_pixels": str(limits.max_frame_pixels),
@@ -149,10 +151,18 @@ def video_stream(container: InputContainer, limits: MediaLimits) -> VideoStream:
 
 
 def check_frame(width: int, height: int, limits: MediaLimits) -> None:
-    """Raises InputError if a video frame is empty or too large."""
-    if min(width, height) < 1 or max(width, height) > limits.max_side:
+    """Raises InputError if a video frame is too large, or has no size.
+
+    FFmpeg tells none if the data is damaged, or if they state one beyond its own limits.
+    """
+    if min(width, height) < 1:
         raise InputError(
-            f"expected frames of 1 to {limits.max_side} pixels a side, got {width} x {height}"
+            "the size of the frames cannot be told: they are damaged, or have more than "
+            f"{limits.max_frame_pixels} pixels"
+        )
+    if max(width, height) > limits.max_side:
+        raise InputError(
+            f"expected frames of at most {limits.max_side} pixels a side, got {width} x {height}"
         )
     if width * height > limits.max_frame_pixels:
         raise InputError(

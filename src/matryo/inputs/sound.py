@@ -15,7 +15,7 @@ import numpy.typing as npt
 from matryo.errors import InputError
 from matryo.inputs.container import DamageCount, opened_container, seconds_of, sound_stream
 from matryo.inputs.limits import DEFAULT_LIMITS, MediaLimits
-from matryo.inputs.sniff import FLAC, MATROSKA, MP4, SOUNDS, WAV, Kind
+from matryo.inputs.sniff import FLAC, MATROSKA, MP4, SOUNDS, Kind
 from matryo.inputs.source import Source
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ LOWEST_RATE, HIGHEST_RATE = 4_000, 768_000
 MAX_CHANNELS = 32
 
 _PIECE = 1 << 16  # samples of an array that are resampled at a time
-_UNKNOWN_SIZE = 0x7FFF_0000  # programs that write WAV into a pipe state a size around 2 or 4 GiB
 
 
 def load_sound(
@@ -121,8 +120,6 @@ def _samples(
 
 def _from_file(source: Source, limits: MediaLimits, allowed_s: float | None) -> Iterator[Samples]:
     kind = source.require(("sound", "container"), f"sound ({SOUNDS})")
-    if kind is WAV:
-        _check_riff(source)
     with opened_container(source, kind, limits) as container:
         stream = sound_stream(container, limits)
         stated = seconds_of(container, stream)
@@ -154,16 +151,6 @@ def _check_end(kind: Kind, num_streams: int, seconds: float, stated: float | Non
         return
     if stated is not None and seconds < 0.95 * stated - 0.5:
         raise InputError(f"cut off: it states {stated:.1f} s and holds {seconds:.1f} s")
-
-
-def _check_riff(source: Source) -> None:
-    """FFmpeg believes the size of a WAV file more than its header."""
-    with source.open() as file:
-        stated = int.from_bytes(file.read(8)[4:8], "little") + 8
-    if source.num_bytes < stated < _UNKNOWN_SIZE:
-        raise InputError(
-            f"{source.name}: cut off: it states {stated} bytes and holds {source.num_bytes}"
-        )
 
 
 def _too_long(name: str, allowed_s: float, stated: float | None = None) -> InputError:
