@@ -103,6 +103,8 @@ def opened_container(source: Source, kind: Kind, limits: MediaLimits) -> Iterato
         if str(error).startswith(source.name):
             raise
         raise type(error)(f"{source.name}: {error}") from error
+    except MemoryError as error:
+        raise InputError(f"{source.name}: needs more memory than there is") from error
     except Exception as error:
         # PyAV raises FFmpeg's codes as many classes; all of them are the file's fault.
         raise InputError(

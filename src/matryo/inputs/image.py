@@ -120,6 +120,8 @@ def _decode(source: Source, frame: int, limits: MediaLimits) -> Rgb:
             return _upright(_rgb(image), _orientation(image))
     except InputError:
         raise
+    except MemoryError as error:
+        raise InputError(f"{source.name}: needs more memory than there is") from error
     except Exception as error:
         # Pillow's decoders raise whatever the damage leads them to; all of it is the file's fault.
         raise InputError(

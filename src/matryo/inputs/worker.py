@@ -48,7 +48,7 @@ def main(argument: str) -> None:
     except MatryoError as error:
         _send(answers, {"error": str(error)[:1000]})
     except MemoryError:
-        _send(answers, {"error": f"{source.name}: needs more memory than it may use"})
+        _send(answers, {"error": f"{source.name}: needs more memory than there is"})
 
 
 def _limit(memory_bytes: int, cpu_seconds: int, wait_seconds: float) -> None:

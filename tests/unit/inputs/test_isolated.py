@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_memory_is_limited() -> None:
     data = b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\xff\xffIDAT\x78\x9c"
     with pytest.raises(InputError, match="damaged or cut off"):
         load_image_isolated(data, 32)
-    with pytest.raises(InputError, match="needs more memory than it may use"):
+    with pytest.raises(InputError, match="needs more memory than there is"):
         load_image_isolated(data, 32, isolation=Isolation(memory_bytes=320 << 20))
 
 
@@ -80,7 +81,7 @@ def replaced(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """The child runs `code` instead of a decoder."""
     start = subprocess.Popen
 
-    def popen(arguments: list[str], **options: object) -> object:
+    def popen(arguments: list[str], **options: Any) -> object:
         return start([sys.executable, "-c", "import os, signal, sys, time\n" + code], **options)
 
     monkeypatch.setattr(subprocess, "Popen", popen)
@@ -118,7 +119,7 @@ def test_a_child_ends_with_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     children = []
     start = subprocess.Popen
 
-    def popen(*arguments: object, **options: object) -> object:
+    def popen(*arguments: Any, **options: Any) -> object:
         children.append(start(*arguments, **options))
         return children[-1]
 
