@@ -37,6 +37,8 @@ LAYERS = (
     ("matryo.media",),
     ("matryo.elastic",),
     ("matryo.session",),
+    ("matryo.pipeline",),
+    ("matryo.speech", "matryo.video"),
     ("matryo.loading",),
     ("matryo",),
     ("matryo.cli",),

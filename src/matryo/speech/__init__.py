@@ -1,0 +1,1 @@
+"""Speech to text: prompts, captions with times, files (`transcribe`) and live sound (`listen`)."""
