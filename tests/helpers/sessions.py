@@ -14,6 +14,8 @@ from helpers.models import text_model
 from helpers.text_files import CHAT_TEMPLATE, gemma_like
 from matryo.engine import Engine
 from matryo.inputs.text_format import TextFormat
+from matryo.media.encode import MediaEncoder
+from matryo.media.library import NO_TENSORS, MediaLibrary
 from matryo.model import TextModel
 from matryo.plan import Plan, find_plan, presets
 from matryo.sampling import GEMMA_SAMPLING
@@ -60,6 +62,7 @@ def make_runtime(
         sampling=GEMMA_SAMPLING,
         kv_kind="f32",
         identity={"weights": "tiny"} if identity is None else identity,
+        library=MediaLibrary(MediaEncoder(NO_TENSORS, None)),
     )
 
 

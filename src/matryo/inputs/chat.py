@@ -15,6 +15,8 @@ from matryo.errors import CheckpointError, InputError
 if TYPE_CHECKING:
     import jinja2
 
+MEDIA_ITEMS = ({"type": "image"}, {"type": "audio"})
+"""What stands for a picture or clip in the messages that a template is given."""
 MAX_TEMPLATE_BYTES = 256 << 10
 
 
@@ -131,6 +133,8 @@ def _checked_item(item: object, where: str) -> dict[str, str]:
         and isinstance(item.get("text"), str)
     ):
         return {"type": "text", "text": item["text"]}
+    if isinstance(item, Mapping) and dict(item) in MEDIA_ITEMS:
+        return dict(item)
     raise InputError(
         f'{where}: expected items {{"type": "text", "text": "…"}} in the content list, '
         f"got {item!r:.80}"

@@ -141,6 +141,11 @@ class Tokenizer:
         found: int | None = self._backend.token_to_id(token)
         return found
 
+    def spelling_of(self, token: int) -> str | None:
+        """How a token is written in a text, if there is such a token."""
+        found: str | None = self._backend.id_to_token(token)
+        return found
+
     def _find_bytes(self, token: int) -> bytes:
         if token < 0:
             raise InputError(f"token ids are not negative, got {token}")

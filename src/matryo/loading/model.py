@@ -19,6 +19,7 @@ from matryo.elastic.ledger import Ledger, read_ledger
 from matryo.engine import CHUNK, Embeddings, Engine
 from matryo.errors import InputError, PlanError
 from matryo.inputs.chat import ChatTemplate
+from matryo.inputs.limits import DEFAULT_LIMITS, MediaLimits
 from matryo.inputs.tokenizer import Tokenizer
 from matryo.loading.opened import Opened
 from matryo.media.encode import Sound
@@ -62,6 +63,7 @@ class Model:
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._kv_kind = checked_kv_kind(kv_kind or ("f32" if opened.kind == "f32" else "bf16"))
         self._sampling = default_sampling(opened.generation_config)
+        self._library = opened.library()
 
     def __enter__(self) -> Self:
         return self
@@ -177,18 +179,18 @@ class Model:
         file is missing.
         """
         tokens = self._open_engine().check_ids(ids)
-        media, kinds = self._opened.media, []
+        encoder, kinds = self._library.encoder, []
         # Counts are checked for all before the first picture is encoded.
         for tower, given, word in (("vision", images, "pictures"), ("audio", audio, "clips")):
             if given is not None:
                 media_ids = self._opened.towers.require(tower).ids
                 check_count(tokens, media_ids, len(given) * media_ids.count, len(given), word)
-                kinds.append((media_ids, given, word, media.of(tower)))
+                kinds.append((tower, media_ids, given, word))
         return merged(
             tokens,
             [
-                (ids_of, [encode(one) for one in given], word)
-                for ids_of, given, word, encode in kinds
+                (media_ids, [encoder.soft(tower, one) for one in given], word)
+                for tower, media_ids, given, word in kinds
             ],
         )
 
@@ -246,15 +248,25 @@ class Model:
             target[len(target) - len(row) :] = row
         return out
 
-    def session(self, plan: str | Path | Plan | None = None, kv: str | None = None) -> Session:
+    def session(
+        self,
+        plan: str | Path | Plan | None = None,
+        kv: str | None = None,
+        *,
+        limits: MediaLimits = DEFAULT_LIMITS,
+        allow_urls: bool = False,
+    ) -> Session:
         """A new, empty conversation.
 
-        plan: as in `plan` · kv: f32, bf16 or int8, None = the model's.
+        plan: as in `plan` · kv: f32, bf16 or int8, None = the model's · limits: of pictures, sound
+        and video in prompts · allow_urls: whether prompts may name pictures on the network
         """
         session = Session(
             self._runtime(),
             self.plan(plan),
             kv_kind=self._kv_kind if kv is None else checked_kv_kind(kv),
+            limits=limits,
+            allow_urls=allow_urls,
         )
         if isinstance(plan, str):
             session.plan = plan
@@ -275,7 +287,7 @@ class Model:
         return read_ledger(
             (*self._opened.files, *towers.mapped),
             {"weights": self._opened.arrays, "encoders": towers.arrays},
-            {"K/V": cache_bytes},
+            {"K/V": cache_bytes, "pictures and sound": self._library.num_bytes},
         )
 
     def close(self) -> None:
@@ -286,6 +298,7 @@ class Model:
         for session in self._sessions:
             session.close()
         self._engine = None
+        self._library.clear()
         self._opened.close()
 
     def _row_logits(
@@ -324,6 +337,7 @@ class Model:
             sampling=self._sampling,
             kv_kind=self._kv_kind,
             identity=self._opened.identity,
+            library=self._library,
         )
 
     def _remember(self, session: Session) -> Session:

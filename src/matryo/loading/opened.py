@@ -24,6 +24,7 @@ from matryo.config import TextConfig
 from matryo.errors import ConfigError, InputError, PlanError
 from matryo.inputs.text_format import TextFormat, read_json_object
 from matryo.media.encode import MediaEncoder
+from matryo.media.library import IMAGE_SIZE, MediaLibrary
 from matryo.media.towers import TowerFiles, Towers
 from matryo.plan import Plan
 from matryo.tower_config import NO_TOWERS, TowerConfig
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+MAX_IMAGE_SIZE = 4096
 GENERATION_CONFIG = "generation_config.json"
 
 
@@ -62,6 +64,7 @@ class Opened:
     missing: tuple[str, ...]
     held: TextWeights | None
     towers: Towers
+    image_size: int
 
     @property
     def vision(self) -> VisionEncoder:
@@ -75,11 +78,11 @@ class Opened:
         """The encoder of sound. Raises as `vision`."""
         return self.towers.audio
 
-    @property
-    def media(self) -> MediaEncoder:
+    def library(self) -> MediaLibrary:
         """Pictures and sound as inputs of the language model. Raises InputError after `close`."""
         table = self.weights.multimodal
-        return MediaEncoder(self.towers, None if table is None else table[-1])
+        encoder = MediaEncoder(self.towers, None if table is None else table[-1])
+        return MediaLibrary(encoder, image_size=self.image_size)
 
     @property
     def weights(self) -> TextWeights:
@@ -201,7 +204,25 @@ def _opened(
         missing=missing,
         held=build_weights(config, tensors, shells, kernels.Matrix, forget),
         towers=towers,
+        image_size=_image_size(directory),
     )
+
+
+def _image_size(directory: Path) -> int:
+    """The side to which the checkpoint's own processor makes pictures, 768 if no file says."""
+    settings = read_json_object(directory / "preprocessor_config.json")
+    if not settings:
+        settings = read_json_object(directory / "processor_config.json").get("image_processor", {})
+    size = settings.get("size") if isinstance(settings, dict) else None
+    side = size.get("height") if isinstance(size, dict) else size
+    if side is None:
+        return IMAGE_SIZE
+    if type(side) is not int or not 1 <= side <= MAX_IMAGE_SIZE:
+        raise ConfigError(
+            f"size of pictures in {directory} is {size!r:.80}; allowed: sides up to "
+            f"{MAX_IMAGE_SIZE}"
+        )
+    return side
 
 
 def end_ids(generation_config: Mapping[str, Any], config: TextConfig) -> frozenset[int]:

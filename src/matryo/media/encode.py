@@ -8,12 +8,12 @@ training; see docs/decisions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from matryo.engine import Cancel
 from matryo.errors import InputError
 from matryo.media.towers import Towers
 from matryo.tower_config import AudioConfig
@@ -30,19 +30,20 @@ class MediaEncoder:
     def __init__(self, towers: Towers, padding: F32 | None) -> None:
         self.towers, self._padding = towers, padding
 
-    def of(self, tower: str) -> Callable[[Any], F32]:
+    def soft(self, tower: str, data: Any, cancel: Cancel | None = None) -> F32:
         """`image` for vision, `clip` for audio."""
-        return self.image if tower == "vision" else self.clip
+        return self.image(data, cancel) if tower == "vision" else self.clip(data, cancel)
 
-    def image(self, pixels: F32) -> F32:
+    def image(self, pixels: F32, cancel: Cancel | None = None) -> F32:
         """Embeddings of a picture.
 
         Raises InputError or ShapeError for an array that is no picture, InputError if there is no
         encoder of pictures.
         """
-        return self.towers.embedder("vision").soft(self.towers.vision.encode(pixels))
+        features = self.towers.encoder("vision", cancel).encode(pixels)
+        return self.towers.embedder("vision").soft(features)
 
-    def clip(self, sound: Sound) -> F32:
+    def clip(self, sound: Sound, cancel: Cancel | None = None) -> F32:
         """Embeddings of a clip, filled up to the length of every clip.
 
         Raises InputError for an array that is no sound, a clip that is too long, or if there is no
@@ -50,7 +51,7 @@ class MediaEncoder:
         """
         config = self.towers.require("audio")
         assert isinstance(config, AudioConfig)
-        features = self.clip_features(sound)
+        features = self.clip_features(sound, cancel)
         if len(features) > config.ids.count:
             seconds = config.ids.count * config.frames_per_token // 100
             raise InputError(
@@ -65,14 +66,14 @@ class MediaEncoder:
         out[: len(features)], out[len(features) :] = features, self._padding
         return out
 
-    def clip_features(self, sound: Sound) -> F32:
+    def clip_features(self, sound: Sound, cancel: Cancel | None = None) -> F32:
         """Embeddings of the sound alone, one for every token; frames outside the mask give the row
         of the last id of sound.
         """
         config = self.towers.require("audio")
         assert isinstance(config, AudioConfig)
         samples, mel, mask = checked_sound(sound, config)
-        features = self.towers.audio.encode(samples, mel=mel, mask=mask)
+        features = self.towers.encoder("audio", cancel).encode(samples, mel=mel, mask=mask)
         out = self.towers.embedder("audio").soft(features)
         if mask is not None and self._padding is not None:
             first = np.minimum(np.arange(len(out)) * config.frames_per_token, len(mask) - 1)

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from matryo import kernels
 from matryo.checkpoint.towers import EMBEDDER_NORM, EMBEDDER_PROJECTION
-from matryo.errors import CheckpointError, InputError
+from matryo.engine import Cancel
+from matryo.errors import CancelledError, CheckpointError, InputError
 from matryo.model.embedder import Embedder
 from matryo.tower_config import AudioConfig, TowerConfig, VisionConfig
 
@@ -78,6 +79,15 @@ class Towers:
         """The encoder of sound. Raises as `vision`."""
         encoder: AudioEncoder = self._open("audio")[0]
         return encoder
+
+    def encoder(self, tower: str, cancel: Cancel | None = None) -> Any:
+        """`vision` or `audio`; one that asks `cancel` before every operation and then raises
+        CancelledError.
+        """
+        encoder = self._open(tower)[0]
+        if cancel is None:
+            return encoder
+        return type(encoder)(encoder.config, encoder.weights, Stoppable(_ops(tower), cancel))
 
     def embedder(self, tower: str) -> Embedder:
         """The embedder of a tower. Raises as `vision`."""
@@ -148,15 +158,44 @@ class Towers:
         return _encoder(config, encoder_tensors), embedder
 
 
+class Stoppable:
+    """A kernel library that asks before every operation whether to go on."""
+
+    def __init__(self, ops: Any, cancel: Cancel) -> None:
+        self._ops, self._cancel = ops, cancel
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(self._ops, name)
+        if isinstance(operation, type) or not callable(operation):
+            return operation
+
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            if self._cancel.is_set():
+                raise CancelledError("cancelled while pictures and sound were read")
+            return operation(*args, **kwargs)
+
+        return asked
+
+
+def _ops(tower: str) -> Any:
+    if tower == "vision":
+        from matryo.model.vision_ops import native_ops
+
+        return native_ops()
+    from matryo.kernels import audio
+
+    return audio
+
+
 def _encoder(config: VisionConfig | AudioConfig, tensors: Mapping[str, Array]) -> Any:
     if isinstance(config, VisionConfig):
         from matryo.model.vision import VisionEncoder
-        from matryo.model.vision_ops import native_ops
         from matryo.model.vision_weights import vision_weights
 
-        ops = native_ops()
+        ops = _ops("vision")
         return VisionEncoder(config, vision_weights(config, tensors, ops.Filter), ops)
     from matryo.model.audio import AudioEncoder
     from matryo.model.audio_weights import build_audio_weights
 
-    return AudioEncoder(config, build_audio_weights(config, tensors, kernels.Matrix))
+    weights = build_audio_weights(config, tensors, kernels.Matrix)
+    return AudioEncoder(config, weights, _ops("audio"))

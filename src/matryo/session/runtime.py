@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from matryo.engine import Engine
 from matryo.inputs.text_format import TextFormat
+from matryo.media.library import MediaLibrary
 from matryo.plan import Plan
 from matryo.sampling import Sampling
 
@@ -26,7 +27,8 @@ class Runtime:
     end an answer
     suppressed: ids that are never chosen · sampling: the checkpoint's own · kv_kind: of new
     sessions
-    identity: of the weights, so that a saved session is not continued by others
+    identity: of the weights, so that a saved session is not continued by others · library: of
+    pictures and sound
     """
 
     engine: Engine
@@ -39,6 +41,7 @@ class Runtime:
     sampling: Sampling
     kv_kind: str
     identity: Mapping[str, str]
+    library: MediaLibrary
 
     def plan_name(self, plan: Plan) -> str:
         """The first name of a plan, or its description if it has none."""

@@ -1,29 +1,29 @@
 """One conversation: text and messages above, token ids below.
 
-In: prompts as text, messages or ids. Out: a stream of `Event`s. A session is its token ids and the
-K/V cache of a beginning of them. The last id is never in the cache: running it gives the logits of
-the next token, so a session can stop anywhere (Ctrl-C, cancel, an error, a saved file) and go on as
-if nothing had happened.
+In: prompts as text, messages, ids, or text with pictures and sound. Out: a stream of `Event`s. A
+session is its token ids, the pictures and clips that some of them stand for, and the K/V cache of a
+beginning of them. The last id is never in the cache: running it gives the logits of the next token,
+so a session can stop anywhere (Ctrl-C, cancel, an error, a saved file) and go on as if nothing had
+happened.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from matryo.engine import F32, Cancel, Engine, Progress
+from matryo.engine import F32, Cancel, Embeddings, Engine, Progress
 from matryo.errors import CancelledError, InputError
 from matryo.inputs.detokenize import Detokenizer
+from matryo.inputs.limits import DEFAULT_LIMITS, MediaLimits
 from matryo.inputs.stopping import StopMatcher
+from matryo.media.prompt import Placed, embeddings_between, same_until
 from matryo.plan import Plan
 from matryo.sampling import LogitMask, Sampling, choose
 from matryo.session.events import Clock, Event, FinishReason
+from matryo.session.prompt import Prompt, Prompted, read_prompt
 from matryo.session.runtime import Runtime
-
-Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
-"""A text, token ids, or messages ({"role": …, "content": …})."""
 
 
 class Session:
@@ -41,8 +41,18 @@ class Session:
     ('length', 4)
     """
 
-    def __init__(self, runtime: Runtime, plan: Plan, *, kv_kind: str) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        plan: Plan,
+        *,
+        kv_kind: str,
+        limits: MediaLimits = DEFAULT_LIMITS,
+        allow_urls: bool = False,
+    ) -> None:
         self._open: Runtime | None = runtime
+        self._reader = runtime.library.reader(limits=limits, allow_urls=allow_urls)
+        self._placed: list[Placed] = []
         self._kv_kind = kv_kind
         self._ids: list[int] = []
         self._plan = plan
@@ -125,16 +135,18 @@ class Session:
 
         Raises as `generate`, and CancelledError if cancelled; what was computed until then stays.
         """
-        self._take(self._ids_with(prompt))
+        self._take(self._read(prompt))
         self._generation += 1
         self._match_cache()
         waiting = self._ids[self.num_cached : -1]
         if waiting:
+            embeddings = self._embeddings(len(self._ids) - 1, cancel)
             self._engine.prefill(
                 self._sequence,
                 self._plan,
                 waiting,
                 logits="none",
+                embeddings=embeddings,
                 cancel=cancel,
                 progress=on_progress,
             )
@@ -154,7 +166,7 @@ class Session:
 
         prompt: a text continues the session (a new one begins with the begin token) · ids are
         appended as they are · messages are the whole conversation: what the session shares with it
-        is kept, the rest replaced ·
+        is kept, the rest replaced · a list of texts, pictures and sounds continues the session ·
         None goes on where the session is
         sampling: fields that are None come from the checkpoint · stop: texts that end the answer
         and are not in it
@@ -173,7 +185,7 @@ class Session:
         chosen = (sampling or Sampling()).resolve(self._runtime.sampling)
         pieces = _Pieces(self._runtime, matcher)
         # From here on only the prompt can be refused, before anything has changed.
-        self._take(self._ids if prompt is None else self._ids_with(prompt))
+        self._take(Prompted(self._ids, self._placed) if prompt is None else self._read(prompt))
         self._last_sampling = chosen
         self._generation += 1
         return self._stream(
@@ -185,6 +197,7 @@ class Session:
         if type(length) is not int or not 0 <= length <= len(self._ids):
             raise InputError(f"trim: expected a length from 0 to {len(self._ids)}, got {length!r}")
         del self._ids[length:]
+        self._placed = [one.until(length) for one in self._placed if one.start < length]
         self._match_cache()
 
     def fork(self) -> Session:
@@ -192,6 +205,7 @@ class Session:
         self._match_cache()
         copy = Session(self._runtime, self._plan, kv_kind=self._kv_kind)
         copy._ids = list(self._ids)
+        copy._placed, copy._reader = list(self._placed), self._reader
         copy._sequence = self._sequence.fork()
         copy._last_sampling = self._last_sampling
         return copy
@@ -214,6 +228,12 @@ class Session:
                 self._sequence,
                 self._last_sampling,
                 self._runtime.identity,
+                self._placed,
+                {
+                    number: self._runtime.library.soft(one.part)
+                    for number, one in enumerate(self._placed)
+                    if one.end > self.num_cached
+                },
             ),
         )
 
@@ -227,6 +247,9 @@ class Session:
         stored = read_stored(path, runtime)
         session = cls(runtime, stored.plan, kv_kind=stored.kv_kind)
         session._ids = stored.ids
+        session._placed = stored.placed
+        for number, values in stored.embeddings.items():
+            runtime.library.keep(stored.placed[number].part, values)
         session._sequence = stored.sequence
         session._last_sampling = stored.sampling
         return session
@@ -305,11 +328,17 @@ class Session:
         """Run what is not in the cache, normally one id; returns the logits (V,) after the last."""
         self._match_cache()
         waiting = self._ids[self.num_cached :]
-        if len(waiting) == 1:
+        embeddings = self._embeddings(len(self._ids), cancel)
+        if len(waiting) == 1 and embeddings is None:
             logits: F32 | None = self._engine.decode([self._sequence], [self._plan], waiting)
         else:
             logits = self._engine.prefill(
-                self._sequence, self._plan, waiting, cancel=cancel, progress=on_progress
+                self._sequence,
+                self._plan,
+                waiting,
+                embeddings=embeddings,
+                cancel=cancel,
+                progress=on_progress,
             )
         if logits is None:
             raise InputError("there is nothing to run")
@@ -326,26 +355,27 @@ class Session:
             self._sequence = self._engine.new_sequence(self._plan, self._kv_kind)
         self._sequence.trim(max(len(self._ids) - 1, 0))
 
-    def _take(self, ids: list[int]) -> None:
-        """Become `ids`, keeping the cache of what is the same at the beginning."""
+    def _take(self, prompted: Prompted) -> None:
+        """Become another conversation, keeping the cache of what is the same at the beginning.
+
+        Two pictures have equal ids: the cache ends where they differ.
+        """
+        ids = prompted.ids
         self._engine.check_ids(ids)
         self._engine.check_room(len(ids) + 1)
         same = _common_prefix(self._ids, ids)
-        self._sequence.trim(min(same, len(ids) - 1))
-        self._ids = ids
+        differs = same_until(self._placed, prompted.placed)
+        self._sequence.trim(min(same, len(ids) - 1, same if differs is None else differs))
+        self._ids, self._placed = ids, prompted.placed
 
-    def _ids_with(self, prompt: Prompt) -> list[int]:
-        """The session's ids once it has taken a prompt."""
-        if isinstance(prompt, str):
-            tokenizer = self._runtime.text.tokenizer
-            begins = not self._ids and self._runtime.bos_id is not None
-            return self._ids + tokenizer.encode(prompt, bos=begins)
-        given = list(prompt)
-        if given and all(isinstance(item, Mapping) for item in given):
-            text = self._runtime.text.chat_template.render(given)  # type: ignore[arg-type]
-            return self._runtime.text.tokenizer.encode(text)
-        appended = self._engine.check_ids(given)  # type: ignore[arg-type]
-        return self._ids + [int(token) for token in appended]
+    def _embeddings(self, end: int, cancel: Cancel | None) -> Embeddings | None:
+        """Those of the ids from the cache's end to `end`; what is not known is encoded."""
+        library = self._runtime.library
+        return embeddings_between(self._placed, self.num_cached, end, library, cancel)
+
+    def _read(self, prompt: Prompt) -> Prompted:
+        """The session once it has taken a prompt."""
+        return read_prompt(prompt, self._ids, self._placed, self._runtime, self._reader)
 
 
 class _Pieces:

@@ -7,6 +7,7 @@ may still be made by anybody: every value is checked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +19,26 @@ import numpy.typing as npt
 from matryo.config import TextConfig
 from matryo.engine import CachedSequence, Span
 from matryo.errors import CheckpointError, MatryoError
+from matryo.media.parts import MediaPart
+from matryo.media.prompt import Placed
 from matryo.plan import Plan
 from matryo.sampling import Sampling
 from matryo.session.file import SessionFile, read_session, write_session
 from matryo.session.runtime import Runtime
 
+F32 = npt.NDArray[np.float32]
+
+_MEDIA = "media."
 _KEYS = {"plan", "kv", "cached", "spans", "sampling", "identity"}
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """The parts of a session that are worth keeping."""
+    """The parts of a session that are worth keeping.
+
+    embeddings: by number in `placed`, those of parts that are not wholly in the cache; of others
+    the digest is enough
+    """
 
     ids: list[int]
     plan: Plan
@@ -36,6 +46,8 @@ class StoredSession:
     sequence: CachedSequence
     sampling: Sampling | None
     identity: Mapping[str, str]
+    placed: list[Placed]
+    embeddings: Mapping[int, F32]
 
 
 def write_stored(path: Path, stored: StoredSession) -> None:
@@ -49,6 +61,12 @@ def write_stored(path: Path, stored: StoredSession) -> None:
         "identity": dict(stored.identity),
     }
     arrays: dict[str, npt.NDArray[Any]] = {"ids": np.array(stored.ids, np.int32)}
+    if stored.placed:
+        values["media"] = [
+            [one.start, one.count, one.part.tower, one.part.count, one.part.digest]
+            for one in stored.placed
+        ]
+        arrays.update({f"{_MEDIA}{number}": soft for number, soft in stored.embeddings.items()})
     arrays.update(stored.sequence.cache.export())
     write_session(path, values, arrays)
 
@@ -70,6 +88,7 @@ def read_stored(path: Path, runtime: Runtime) -> StoredSession:
 
 def _checked(file: SessionFile, runtime: Runtime) -> StoredSession:
     values = file.values
+    placed_values = values.pop("media", [])
     if set(values) != _KEYS:
         raise CheckpointError(f"expected the values {sorted(_KEYS)}, got {sorted(values)}")
     _check_identity(values["identity"], runtime.identity)
@@ -82,12 +101,19 @@ def _checked(file: SessionFile, runtime: Runtime) -> StoredSession:
             f"expected at most {max(len(ids) - 1, 0)} cached tokens, got {cached!r}"
         )
     sequence = runtime.engine.new_sequence(plan, values["kv"])
-    sequence.cache.import_(
-        cached, {name: array for name, array in file.arrays.items() if name != "ids"}
-    )
+    pages = {
+        name: array
+        for name, array in file.arrays.items()
+        if name != "ids" and not name.startswith(_MEDIA)
+    }
+    sequence.cache.import_(cached, pages)
     sequence.spans = _spans(values["spans"], cached, config)
     sampling = None if values["sampling"] is None else Sampling.from_json(values["sampling"])
-    return StoredSession(ids, plan, values["kv"], sequence, sampling, runtime.identity)
+    placed = _placed(placed_values, ids, runtime)
+    embeddings = _embeddings(file, placed, config)
+    return StoredSession(
+        ids, plan, values["kv"], sequence, sampling, runtime.identity, placed, embeddings
+    )
 
 
 def _check_identity(saved: object, expected: Mapping[str, str]) -> None:
@@ -108,6 +134,38 @@ def _ids(file: SessionFile, runtime: Runtime) -> list[int]:
         return []
     runtime.engine.check_room(len(array))
     return [int(token) for token in runtime.engine.check_ids(array)]
+
+
+def _placed(values: Any, ids: list[int], runtime: Runtime) -> list[Placed]:
+    """Pictures and clips; each stands for a run of its kind's soft ids."""
+    placed, end = [], 0
+    for start, shown, tower, count, digest in values:
+        if tower not in ("vision", "audio") or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise CheckpointError(f"expected a picture or clip and its digest, got {tower!r:.40}")
+        soft = runtime.library.towers.require(tower).ids.soft
+        whole = all(type(number) is int for number in (start, shown, count))
+        if not whole or start < end or not 1 <= shown <= count or shown > len(ids) - start:
+            raise CheckpointError(f"expected {shown!r:.40} places from {start!r:.40} on")
+        end = start + shown
+        if set(ids[start:end]) != {soft}:
+            raise CheckpointError(f"expected soft tokens of {tower} from {start} on")
+        placed.append(Placed(start, MediaPart(tower, digest, count, None), shown))
+    return placed
+
+
+def _embeddings(file: SessionFile, placed: list[Placed], config: TextConfig) -> dict[int, F32]:
+    found = {}
+    for name, array in file.arrays.items():
+        if not name.startswith(_MEDIA):
+            continue
+        number = int(name.removeprefix(_MEDIA))
+        expected = (placed[number].part.count, config.hidden_size) if number < len(placed) else None
+        if array.dtype != np.float32 or array.shape != expected or not np.isfinite(array).all():
+            raise CheckpointError(
+                f"expected float32 {expected} as {name}, got {array.dtype} {array.shape}"
+            )
+        found[number] = array
+    return found
 
 
 def _spans(values: Any, cached: int, config: TextConfig) -> list[Span]:

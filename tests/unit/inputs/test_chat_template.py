@@ -51,7 +51,7 @@ def test_what_the_template_refuses_is_an_input_error_in_its_words() -> None:
         [{"role": "user", "content": "a", "tools": []}],
         [{"role": 1, "content": "a"}],
         [{"role": "user", "content": 1}],
-        [{"role": "user", "content": [{"type": "image"}]}],
+        [{"role": "user", "content": [{"type": "image", "image": "a.png"}]}],
         [{"role": "user", "content": [{"type": "text", "text": 1}]}],
     ],
 )
