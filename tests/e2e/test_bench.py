@@ -65,7 +65,7 @@ def test_too_long_a_prompt_is_refused(home: Path, packed: Path) -> None:
 
 
 def test_ctrl_c_ends_it(home: Path, packed: Path) -> None:
-    with Terminal("bench", packed, *QUICK, "--rounds", "1000", home=home) as terminal:
+    with Terminal("bench", packed, *QUICK, "--rounds", "1000000", home=home) as terminal:
         terminal.expect("Measuring")
         terminal.type("\x03")
         assert terminal.wait() == 130

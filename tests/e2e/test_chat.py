@@ -56,13 +56,13 @@ def test_undo_takes_back_the_last_exchange(home: Path, packed: Path) -> None:
     assert first == again
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(home: Path, packed: Path) -> None:
-    with Terminal("chat", "-m", packed, "--temperature", "1.2", "-n", "900", home=home) as terminal:
+def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(home: Path, endless: Path) -> None:
+    with Terminal("chat", "-m", endless, "-n", "30000", home=home) as terminal:
         start = terminal.expect(PROMPT)
         terminal.type("the the\n")
-        terminal.expect("tokens/s", after=start)  # the status line: the answer is under way
+        start = terminal.expect("tokens/s", after=start)  # the status line: it is under way
         terminal.type("\x03")
-        terminal.expect("interrupted", after=start)
+        start = terminal.expect("interrupted", after=start)
         terminal.expect("\n" + PROMPT, after=start)
         assert "2 messages" in ask(terminal, "/stats")
         terminal.type("\x04")
