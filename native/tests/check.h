@@ -1,6 +1,7 @@
 // What the test files share: random numbers, failures, comparison with the scalar table.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -73,5 +74,6 @@ inline void append(std::vector<float>& out, const std::vector<float>& more) {
 void test_matrix_kernels();  // each for the selected table
 void test_vector_kernels();
 void test_attention_kernels();
+void test_dense_kernels();
 
 }  // namespace matryo

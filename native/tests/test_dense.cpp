@@ -1,0 +1,91 @@
+// Convolutions of pictures: f32 products and rows have the bits of the scalar table. Products of
+// codes go through strips whose layout is each table's own; the Python tests compare their results.
+#include "check.h"
+
+namespace matryo {
+namespace {
+
+void test_block(int32_t pixels, int32_t num_panels, int64_t depth) {
+  const int64_t strips = (pixels + kStrip - 1) / kStrip, channels = num_panels * kPanel;
+  const int64_t stride = channels + 3;
+  const std::vector<float> x = random_floats(pixels * depth);
+  const std::vector<float> panels = random_floats(num_panels * depth * kPanel);
+  for (const bool accumulate : {false, true}) {
+    expect_as_scalar("dense_f32", [&](const Kernels& table) {
+      // Places of missing pixels stay zero or hold what the table left there: nobody reads them.
+      std::vector<float> packed(static_cast<size_t>(strips * kStrip * depth + kStripSlack));
+      for (int64_t first = 0; first < pixels; first += kStrip) {
+        const auto count = static_cast<int32_t>(std::min<int64_t>(kStrip, pixels - first));
+        const float* rows[kStrip] = {};
+        for (int32_t r = 0; r < count; ++r) rows[r] = x.data() + (first + r) * depth;
+        table.interleave(rows, count, depth, packed.data() + first * depth);
+        for (int64_t k = 0; k < depth; ++k) {
+          for (int32_t r = 0; r < count; ++r) {
+            const float got = packed[static_cast<size_t>(first * depth + k * kStrip + r)];
+            expect_near("interleave", got, rows[r][k], 0.0);
+          }
+        }
+      }
+      std::vector<float> sums(static_cast<size_t>(pixels * stride), 0.5f);
+      table.dense_f32({packed.data(), pixels, panels.data(), depth * kPanel, num_panels, depth,
+                       sums.data(), stride, accumulate});
+      return sums;
+    });
+  }
+}
+
+void test_finish(int64_t n) {
+  const std::vector<float> sums = random_floats(n), vectors = random_floats(4 * n);
+  for (int steps = 0; steps < 32; ++steps) {
+    expect_as_scalar("finish_row", [&](const Kernels& table) {
+      std::vector<float> y = sums, out(static_cast<size_t>(n) + 1, kGuard);
+      FinishRow call = {};
+      call.y = y.data();
+      call.n = n;
+      call.bias = steps & 1 ? vectors.data() : nullptr;
+      call.norm = steps & 2 ? vectors.data() + n : nullptr;
+      call.eps = 1e-6f;
+      call.gelu = (steps & 4) != 0;
+      call.gamma = steps & 8 ? vectors.data() + 2 * n : nullptr;
+      call.residual = steps & 16 ? vectors.data() + 3 * n : nullptr;
+      call.out = out.data();
+      table.finish_row(call);
+      return out;
+    });
+  }
+}
+
+void test_depthwise(int64_t channels, int32_t count) {
+  const int32_t taps = 3, step = 2;
+  const int64_t row = (count * step + taps) * channels;
+  const std::vector<float> x = random_floats(taps * row);
+  const std::vector<float> weight = random_floats(taps * taps * channels);
+  expect_as_scalar("depthwise", [&](const Kernels& table) {
+    std::vector<float> out(static_cast<size_t>(count * channels) + 1, kGuard);
+    table.depthwise({x.data(), row, step * channels, weight.data(), taps * channels, taps, taps,
+                     channels, count, out.data()});
+    return out;
+  });
+}
+
+}  // namespace
+
+void test_dense_kernels() {
+  for (const int32_t pixels : {1, 5, 6, 7, 13, 24}) {
+    for (const int64_t depth : {1, 7, 32, 75}) test_block(pixels, 1 + pixels % 3, depth);
+  }
+  for (const int64_t n : {1, 15, 16, 17, 64, 100}) {
+    test_finish(n);
+    for (const int32_t count : {1, 2, 3, 4}) test_depthwise(n, count);
+    expect_as_scalar("exp_row", [&](const Kernels& table) {
+      std::vector<float> x(static_cast<size_t>(n));
+      for (int64_t i = 0; i < n; ++i)
+        x[static_cast<size_t>(i)] = static_cast<float>(i * 7 % 11) - 4.0f;
+      const float sum = table.exp_row(x.data(), n, 0.3f);
+      x.push_back(sum);
+      return x;
+    });
+  }
+}
+
+}  // namespace matryo
