@@ -4,8 +4,9 @@ In: an open source of tensors under timm's names, the weights kind of the packed
 tensors of docs/architecture.md section 5: dense filters (Co, kh, kw, Ci), because channels are what
 the kernels run along; depthwise filters (k, k, C); vectors. `q8` and `q4` store dense filters as
 int8 with one float32 scale per output channel: 4 bits are too few for weights that are read once a
-picture. The stem, depthwise filters and vectors are float32 everywhere; they are 0.5 % of the
-bytes. Source: timm `mobilenetv5.py` (names).
+picture. Blocks without a residual connection stay bf16 then, because all that follows passes
+through them (docs/pictures.md has the figures). The stem, depthwise filters and vectors are float32
+everywhere; they are 0.5 % of the bytes. Source: timm `mobilenetv5.py` (names).
 """
 
 from __future__ import annotations
@@ -126,9 +127,14 @@ def vision_tensors(source: Source, config: VisionConfig, weights: str) -> list[V
             return source.full_name(names[ours])
         return PREFIX + _expected_name(ours, names)
 
+    structure = vision_structure(config, shapes, label)
+    halving = tuple(f"{block.name}." for stage in structure.stages for block in stage[:1])
     tensors: list[VisionTensor] = []
-    for ours, shape in vision_structure(config, shapes, label).shapes().items():
-        tensors += _packed(source, names[ours], ours, shape, FILTER_KINDS[weights])
+    for ours, shape in structure.shapes().items():
+        kind = FILTER_KINDS[weights]
+        if kind == "i8" and ours.startswith(halving):
+            kind = "bf16"
+        tensors += _packed(source, names[ours], ours, shape, kind)
     return tensors
 
 
