@@ -90,3 +90,26 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_hf_model: Any
     directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
     tiny_hf_model.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_multimodal_model() -> Any:
+    """A tiny random multimodal model of transformers; see helpers/tiny_multimodal.py."""
+    from helpers.tiny_multimodal import tiny_multimodal
+
+    return tiny_multimodal()
+
+
+@pytest.fixture(scope="session")
+def multimodal_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, tiny_multimodal_model: Any
+) -> Path:
+    """The same as a Hugging Face directory with tokenizer and chat template. Read only."""
+    from helpers.media_text import write_text_files
+    from helpers.tiny_multimodal import write_multimodal
+
+    directory = write_multimodal(
+        tiny_multimodal_model, tmp_path_factory.mktemp("multimodal") / "tiny"
+    )
+    write_text_files(directory)
+    return directory

@@ -76,7 +76,13 @@ def multimodal_config(**changes: Any) -> dict[str, Any]:
     return copy.deepcopy(
         {
             "model_type": "gemma3n",
-            "text_config": {"model_type": "gemma3n_text", **SHAPE},
+            "text_config": {
+                "model_type": "gemma3n_text",
+                **SHAPE,
+                "bos_token_id": 2,
+                "eos_token_id": [1],
+                "pad_token_id": 0,
+            },
             "vision_config": VISION,
             "audio_config": AUDIO,
             **IDS,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from transformers import Gemma3nForConditionalGeneration
 
 import matryo
 from helpers.random_weights import F32, MEDIA_IDS, TEXT_VOCAB
-from helpers.tiny_multimodal import reference_logits, tiny_multimodal, write_multimodal
+from helpers.tiny_multimodal import reference_logits
 from helpers.towers import IDS
 from matryo.errors import CapacityError, InputError
 from matryo.inputs.mel import MelFilters
@@ -26,20 +27,13 @@ CLIP = [IDS["boa_token_id"], *[IDS["audio_token_id"]] * 12, IDS["eoa_token_id"]]
 
 
 @pytest.fixture(scope="module")
-def reference() -> Gemma3nForConditionalGeneration:
-    return tiny_multimodal()
+def reference(tiny_multimodal_model: Gemma3nForConditionalGeneration) -> Any:
+    return tiny_multimodal_model
 
 
 @pytest.fixture(scope="module")
-def checkpoint(
-    reference: Gemma3nForConditionalGeneration, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    return write_multimodal(reference, tmp_path_factory.mktemp("multimodal") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def model(checkpoint: Path) -> Iterator[matryo.Model]:
-    with matryo.load(checkpoint, weights="f32") as model:
+def model(multimodal_checkpoint: Path) -> Iterator[matryo.Model]:
+    with matryo.load(multimodal_checkpoint, weights="f32") as model:
         yield model
 
 
@@ -132,11 +126,11 @@ def test_embed_and_logits_are_one(model: matryo.Model, rng: np.random.Generator)
 
 @pytest.mark.parametrize("kind", ["bf16", "q8", "q4"])
 def test_packed_kinds_stay_close(
-    checkpoint: Path, model: matryo.Model, tmp_path: Path, rng: np.random.Generator, kind: str
+    multimodal_checkpoint: Path, model: matryo.Model, rng: np.random.Generator, kind: str
 ) -> None:
     """What pictures become before the language model: rounding of weights, and nothing else."""
     images, clips = pictures(rng, 1), mels(rng, 189)
-    with matryo.load(checkpoint, weights=kind) as rounded:
+    with matryo.load(multimodal_checkpoint, weights=kind) as rounded:
         for ids, media in ((IMAGE, {"images": images}), (CLIP, {"audio": clips})):
             ours, theirs = rounded.embed(ids, **media), model.embed(ids, **media)
             assert ours is not None and theirs is not None
