@@ -179,7 +179,7 @@ class _Mixer:
         if shape != self._shape:
             yield from self.finish()
             _check_rate(rate, layout.nb_channels)
-            self._resampler, self._shape = AudioResampler(format="fltp", rate=RATE), shape
+            self._resampler, self._shape = AudioResampler(format="flt", rate=RATE), shape
         assert self._resampler is not None
         frame.pts = None  # times with gaps are not filled: sound is what was sent
         yield from map(_mono, self._resampler.resample(frame))
@@ -192,8 +192,10 @@ class _Mixer:
 
 
 def _mono(frame: AudioFrame) -> Samples:
-    channels: Any = frame.to_ndarray()
-    mixed: Samples = channels[0] if len(channels) == 1 else channels.mean(axis=0, dtype=np.float32)
+    # Interleaved on purpose: of planar frames with more than 8 channels PyAV 18 reads planes that
+    # are not there, and the process ends.
+    values: Any = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+    mixed: Samples = values[:, 0] if values.shape[1] == 1 else values.mean(1, dtype=np.float32)
     return mixed
 
 

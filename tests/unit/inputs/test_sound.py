@@ -76,6 +76,16 @@ def test_six_channels_are_averaged() -> None:
     np.testing.assert_allclose(samples, tone(0.5, channels=6).mean(axis=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [3, 8, 9, 12, 32])
+def test_any_number_of_channels_is_averaged(channels: int) -> None:
+    """More than 8 are special in FFmpeg: their pointers live elsewhere."""
+    ramp = np.arange(1600)[:, None] * np.linspace(-9, 10, channels)[None, :]
+    samples = load_sound(wav(np.rint(ramp).astype(np.int16)))
+    np.testing.assert_allclose(samples, np.rint(ramp).mean(1) / 2**15, atol=1e-6)
+    with pytest.raises(InputError, match="channels"):
+        load_sound(wav(np.zeros((100, 33), np.int16)))
+
+
 def test_the_sound_track_of_a_video() -> None:
     data = video_file([picture(48, 64)] * 10, sound=tone(1.0))
     assert abs(len(load_sound(data)) - RATE) <= 1024
