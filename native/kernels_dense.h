@@ -17,8 +17,13 @@
 namespace matryo {
 
 constexpr int kStrip = 6;        // pixels of one micro kernel
+constexpr int kCodeStrip = 4;    // with integers
 constexpr int kStripSlack = 16;  // elements behind the last strip that packing may overwrite
 constexpr int kMostDepth = 512;  // of one block of K
+constexpr int kMostCode = 127;   // of a pixel; those of weights lie in [-127, 127]
+// Four products that are added in 16 bits: values 8 g + i, i in {0, 1, 4, 5} or {2, 3, 6, 7}. They
+// fit if the positive weights of the four add up to at most this, and the negative ones too.
+constexpr int kMostFour = 258;
 
 // sums (pixels, channels) of one block of K; `accumulate` adds to what is there.
 struct DenseBlock {
@@ -33,17 +38,17 @@ struct DenseBlock {
   bool accumulate;
 };
 
-// The same with integers. Values are taken in fours: K is padded to a multiple of 4 with zeros on
-// both sides.
+// The same with integers: unsigned codes of pixels, at most 127, times signed codes of weights.
+// Values are taken in eights: K is padded to a multiple of 8 with zeros on both sides.
 struct DenseCodes {
-  const uint8_t* strips;   // as `interleave_codes` of the same table left them
-  const int32_t* offsets;  // one a pixel, from there as well
+  const uint8_t* strips;  // code k of pixel r of a strip of 4 at (k / 4 * 4 + r) * 4 + k % 4
   int32_t pixels;
-  const int8_t*
-      panels;  // value k of channel 16 p + r at p * panel_stride + (k / 4 * 16 + r) * 4 + k % 4
+  const int8_t* panels;  // code k of channel 16 p + r at p * panel_stride + (k / 4 * 16 + r) * 4 +
+                         // k % 4
   int64_t panel_stride;  // bytes
   int32_t num_panels;
-  int64_t depth;  // at most kMostDepth, a multiple of 4
+  int64_t depth;  // a multiple of 8
+  bool narrow;    // the filter keeps the bound of kMostFour: sums of four products fit 16 bits
   int32_t* sums;
   int64_t sums_stride;
   bool accumulate;
@@ -54,8 +59,10 @@ struct FinishRow {
   float* y;  // the sums, overwritten
   int64_t n;
   const int32_t* codes;  // i8: the sums instead of y (may be the same memory)
-  float code_scale;      // y = float(codes) * (code_scale * channel_scales)
+  float code_scale;  // y = float(codes - code_zero * channel_sums) * (code_scale * channel_scales)
+  int32_t code_zero;
   const float* channel_scales;
+  const int32_t* channel_sums;
   const float* bias;
   const float* norm;  // y * (1 / sqrt(mean(y * y) + eps)) * norm
   float eps;
@@ -86,12 +93,12 @@ struct DenseKernels {
   void (*interleave)(const float* const* rows, int32_t count, int64_t n, float* out);
   void (*dense_f32)(const DenseBlock& call);
 
-  float (*absmax)(const float* x, int64_t n);
-  int32_t code_bytes;  // of one value in a strip of codes
-  // q = rint(rows[r][k] * inverse[r]) into a strip of n rounded up to 4 values a pixel, and the
-  // offsets of its pixels.
-  void (*interleave_codes)(const float* const* rows, const float* inverse, int32_t count, int64_t n,
-                           uint8_t* out, int32_t* offsets);
+  // out = the smallest and the largest value, zero counting as one of them.
+  void (*value_range)(const float* x, int64_t n, float* out);
+  // Codes clamp(rint(rows[r][k] * inverse[r]) + zeros[r], 0, 127) of up to 4 pixels and up to
+  // kMostDepth values, padded to a multiple of 8 with 0.
+  void (*interleave_codes)(const float* const* rows, const float* inverse, const float* zeros,
+                           int32_t count, int64_t n, uint8_t* out);
   void (*dense_i8)(const DenseCodes& call);
 
   void (*finish_row)(const FinishRow& call);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "blocks/vision.h"
@@ -12,8 +13,9 @@
 namespace matryo {
 
 constexpr int64_t kTilePixels = 96;   // most pixels of a tile
-constexpr int64_t kFloatDepth = 256;  // of a block of K: a panel's part is 16 KB
-constexpr float kSmallestPixel = 7.888609052210118e-31f;  // 2^-100: smaller rows count as zero
+constexpr int64_t kFloatDepth = 320;  // of a block of K: a panel's part is 20 KB
+constexpr float kSmallestRange =
+    7.888609052210118e-31f;  // 2^-100: a row with a smaller range counts as zero
 
 inline int64_t padded_channels(int64_t channels) {
   return (channels + kPanel - 1) / kPanel * kPanel;
@@ -25,33 +27,35 @@ inline int64_t tile_pixels(int64_t total, int64_t threads, int64_t most = kTileP
   return std::max<int64_t>(1, (total + threads * rounds - 1) / (threads * rounds));
 }
 
-// Equal blocks of K, a multiple of 4 but for the last one.
+// Equal blocks of K, a multiple of 8 but for the last one.
 inline int64_t block_depth(int64_t depth, int64_t most) {
   const int64_t blocks = std::max<int64_t>(1, (depth + most - 1) / most);
-  return std::max<int64_t>(4, ((depth + blocks - 1) / blocks + 3) / 4 * 4);
+  return std::max<int64_t>(8, ((depth + blocks - 1) / blocks + 7) / 8 * 8);
 }
 
 // One thread's arrays for products of tiles.
 struct ProductRoom {
   static size_t bytes(int64_t pixels) {
-    const int64_t strips = (pixels + kStrip - 1) / kStrip;
-    return Scratch::bytes<float>(strips * kStrip * kMostDepth + kStripSlack) +
-           Scratch::bytes<float>(kStrip * kMostDepth) + 3 * Scratch::bytes<float>(strips * kStrip);
+    return Scratch::bytes<float>(padded(pixels) * kMostDepth + kStripSlack) +
+           Scratch::bytes<float>(kStrip * kMostDepth) + 3 * Scratch::bytes<float>(padded(pixels));
+  }
+  // Whole strips of both kinds.
+  static int64_t padded(int64_t pixels) {
+    constexpr int64_t kUnit = kStrip * kCodeStrip / 2;
+    return (pixels + kUnit - 1) / kUnit * kUnit;
   }
   ProductRoom() = default;
   ProductRoom(Scratch& scratch, int64_t pixels) {
-    const int64_t strips = (pixels + kStrip - 1) / kStrip;
-    packed = scratch.take<float>(strips * kStrip * kMostDepth + kStripSlack);
+    packed = scratch.take<float>(padded(pixels) * kMostDepth + kStripSlack);
     staging = scratch.take<float>(kStrip * kMostDepth);
-    inverse = scratch.take<float>(strips * kStrip);
-    scales = scratch.take<float>(strips * kStrip);
-    offsets = scratch.take<int32_t>(strips * kStrip);
+    inverse = scratch.take<float>(padded(pixels));
+    scales = scratch.take<float>(padded(pixels));
+    zeros = scratch.take<float>(padded(pixels));
   }
 
   float* packed;
   float* staging;
-  float *inverse, *scales;  // of the pixels of an integer product
-  int32_t* offsets;
+  float *inverse, *scales, *zeros;  // of the pixels of an integer product
 };
 
 // Rows that lie in memory as they are.
@@ -62,18 +66,21 @@ struct PlainRows {
   const float* part(int64_t row, int64_t first, int64_t, float*) const {
     return data + row * stride + first;
   }
-  float absmax(int64_t row) const { return kernels().absmax(data + row * stride, depth); }
+  void value_range(int64_t row, float* out) const {
+    kernels().value_range(data + row * stride, depth, out);
+  }
 };
 
-// What happens with the strips of one block of K.
-template <class Rows, class Use>
+// use(first pixel, parts of its rows, how many) for each strip of one block of K.
+template <int kPixels, class Rows, class Use>
 void for_row_strips(const Rows& rows, int64_t pixels, int64_t first, int64_t depth, float* staging,
                     const Use& use) {
-  for (int64_t pixel = 0; pixel < pixels; pixel += kStrip) {
-    const float* parts[kStrip];
-    const auto count = static_cast<int32_t>(std::min<int64_t>(kStrip, pixels - pixel));
-    for (int32_t r = 0; r < count; ++r)
+  for (int64_t pixel = 0; pixel < pixels; pixel += kPixels) {
+    const float* parts[kPixels];
+    const auto count = static_cast<int32_t>(std::min<int64_t>(kPixels, pixels - pixel));
+    for (int32_t r = 0; r < count; ++r) {
       parts[r] = rows.part(pixel + r, first, depth, staging + r * kMostDepth);
+    }
     use(pixel, parts, count);
   }
 }
@@ -84,39 +91,50 @@ void float_product(const PanelsView& w, const Rows& rows, int64_t pixels, const 
   const int64_t step = block_depth(w.depth, kFloatDepth);
   for (int64_t first = 0; first < w.depth; first += step) {
     const int64_t depth = std::min(step, w.depth - first);
-    for_row_strips(rows, pixels, first, depth, room.staging,
-                   [&](int64_t pixel, const float* const* parts, int32_t n) {
-                     kernels().interleave(parts, n, depth, room.packed + pixel * depth);
-                   });
+    for_row_strips<kStrip>(rows, pixels, first, depth, room.staging,
+                           [&](int64_t pixel, const float* const* parts, int32_t count) {
+                             kernels().interleave(parts, count, depth, room.packed + pixel * depth);
+                           });
     kernels().dense_f32({room.packed, static_cast<int32_t>(pixels), w.values + first * kPanel,
                          w.panel_stride, static_cast<int32_t>(w.panels()), depth, sums, stride,
                          first > 0});
   }
 }
 
-// Leaves integers in `sums` and the scale of each pixel in room.scales.
+// Scale and zero of each pixel: value = scale * (code - zero), codes 0..127 over the range of a
+// row.
+template <class Rows>
+void measure_rows(const Rows& rows, int64_t pixels, const ProductRoom& room) {
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    float range[2];
+    rows.value_range(pixel, range);
+    float width = range[1] - range[0];
+    if (width < kSmallestRange) width = 0.0f;
+    const float inverse = width > 0.0f ? kMostCode / width : 0.0f;
+    room.inverse[pixel] = inverse;
+    room.scales[pixel] = width / kMostCode;
+    room.zeros[pixel] = std::nearbyint(-range[0] * inverse);
+  }
+}
+
+// Leaves integers in `sums`, the scale and zero of each pixel in `room`.
 template <class Rows>
 void code_product(const PanelsView& w, const Rows& rows, int64_t pixels, const ProductRoom& room,
                   int32_t* sums, int64_t stride) {
-  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-    float largest = rows.absmax(pixel);
-    if (largest < kSmallestPixel) largest = 0.0f;
-    room.inverse[pixel] = largest > 0.0f ? 127.0f / largest : 0.0f;
-    room.scales[pixel] = largest / 127.0f;
-  }
+  measure_rows(rows, pixels, room);
   auto* packed = reinterpret_cast<uint8_t*>(room.packed);
   const int64_t step = block_depth(w.depth, kMostDepth);
   for (int64_t first = 0; first < w.depth; first += step) {
-    const int64_t depth = std::min(step, w.depth - first), padded = (depth + 3) / 4 * 4;
-    for_row_strips(rows, pixels, first, depth, room.staging,
-                   [&](int64_t pixel, const float* const* parts, int32_t n) {
-                     kernels().interleave_codes(parts, room.inverse + pixel, n, depth,
-                                                packed + pixel * padded * kernels().code_bytes,
-                                                room.offsets + pixel);
-                   });
-    kernels().dense_i8({packed, room.offsets, static_cast<int32_t>(pixels),
-                        w.codes + first * kPanel, w.panel_stride, static_cast<int32_t>(w.panels()),
-                        padded, sums, stride, first > 0});
+    const int64_t depth = std::min(step, w.depth - first), padded = (depth + 7) / 8 * 8;
+    for_row_strips<kCodeStrip>(rows, pixels, first, depth, room.staging,
+                               [&](int64_t pixel, const float* const* parts, int32_t count) {
+                                 kernels().interleave_codes(parts, room.inverse + pixel,
+                                                            room.zeros + pixel, count, depth,
+                                                            packed + pixel * padded);
+                               });
+    kernels().dense_i8({packed, static_cast<int32_t>(pixels), w.codes + first * kPanel,
+                        w.panel_stride, static_cast<int32_t>(w.panels()), padded, w.narrow, sums,
+                        stride, first > 0});
   }
 }
 
@@ -139,13 +157,15 @@ void tile_product(const PanelsView& w, const Rows& rows, int64_t pixels, const P
     if (w.codes != nullptr) {
       row.codes = codes + pixel * stride;
       row.code_scale = room.scales[pixel];
+      row.code_zero = static_cast<int32_t>(room.zeros[pixel]);
       row.channel_scales = w.scales;
+      row.channel_sums = w.sums;
     }
     finish(pixel, row);
   }
 }
 
-// Takes the row of pixel `pixel` through `finish` to `out`, both of the whole picture.
+// Takes the row of pixel `pixel` through `finish` to `out`; the residual is of the whole picture.
 inline void finish_pixel(FinishRow row, const Finish& finish, int64_t pixel, float* out) {
   row.bias = finish.bias;
   row.norm = finish.norm;

@@ -20,8 +20,10 @@ struct PanelsView {
   int64_t channels, depth;
   int64_t panel_stride;  // elements
   const float* values;   // f32: (panels, depth, 16)
-  const int8_t* codes;   // i8: (panels, ceil(depth / 4), 16, 4); null for f32
+  const int8_t* codes;   // i8: (panels, ceil(depth / 8) * 2, 16, 4); null for f32
   const float* scales;   // (panels * 16), i8 only
+  const int32_t* sums;   // (panels * 16), of the codes of a channel
+  bool narrow;           // see kMostFour
 
   int64_t panels() const { return (channels + kPanel - 1) / kPanel; }
 };

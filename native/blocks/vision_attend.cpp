@@ -27,6 +27,15 @@ void pack_panels(const Worker& worker, const PanelsView& view, const float* data
   }
 }
 
+PanelsView f32_panels(int64_t channels, int64_t depth, const float* values) {
+  PanelsView view = {};
+  view.channels = channels;
+  view.depth = depth;
+  view.panel_stride = depth * kPanel;
+  view.values = values;
+  return view;
+}
+
 struct AttendRoom {
   ProductRoom product;
   float *scores, *mixed;
@@ -53,9 +62,8 @@ void attend_pixels(const PixelAttention& call, float* out) {
   }
   auto* key_panels = scratch.take<float>(keys_width * call.dim);
   auto* value_panels = scratch.take<float>(dim_width * call.keys);
-  const PanelsView keys = {call.keys, call.dim, call.dim * kPanel, key_panels, nullptr, nullptr};
-  const PanelsView values = {call.dim,     call.keys, call.keys * kPanel,
-                             value_panels, nullptr,   nullptr};
+  const PanelsView keys = f32_panels(call.keys, call.dim, key_panels);
+  const PanelsView values = f32_panels(call.dim, call.keys, value_panels);
 
   pool().run([&](Worker& worker) {
     pack_panels(worker, keys, call.k, call.dim, 1, key_panels);

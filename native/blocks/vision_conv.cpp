@@ -34,18 +34,19 @@ struct PatchRows {
     return staging;
   }
 
-  float absmax(int64_t pixel) const {
-    const int64_t y = (pixel + start) / out_width * stride - top,
-                  x0 = (pixel + start) % out_width * stride - left;
-    float largest = 0.0f;
+  void value_range(int64_t pixel, float* out) const {
+    const int64_t y = (pixel + start) / out_width * stride - top;
+    const int64_t x0 = (pixel + start) % out_width * stride - left;
+    out[0] = out[1] = 0.0f;
     for (int64_t row = std::max<int64_t>(y, 0); row < std::min(y + kernel_height, x.height);
          ++row) {
       for (int64_t col = std::max<int64_t>(x0, 0); col < std::min(x0 + kernel_width, x.width);
            ++col) {
-        largest = std::max(largest, pixel_absmax[row * x.width + col]);
+        const float* range = ranges + 2 * (row * x.width + col);
+        out[0] = std::min(out[0], range[0]);
+        out[1] = std::max(out[1], range[1]);
       }
     }
-    return largest;
   }
 
   // Values [first, first + n) of a row of the picture, zeros outside of it.
@@ -65,14 +66,14 @@ struct PatchRows {
 
   Picture x;
   int64_t kernel_height, kernel_width, stride, out_width, top, left;
-  const float* pixel_absmax = nullptr;  // (height, width), for integer products
-  int64_t start = 0;                    // output pixel that counts as pixel 0
+  const float* ranges = nullptr;  // (height, width, 2), for integer products
+  int64_t start = 0;              // output pixel that counts as pixel 0
 };
 
-void absmax_phase(const Worker& worker, const Picture& x, float* out) {
+void range_phase(const Worker& worker, const Picture& x, float* out) {
   const auto [first, last] = worker.slice(x.pixels());
   for (int64_t pixel = first; pixel < last; ++pixel) {
-    out[pixel] = kernels().absmax(x.data + pixel * x.channels, x.channels);
+    kernels().value_range(x.data + pixel * x.channels, x.channels, out + 2 * pixel);
   }
 }
 
@@ -124,12 +125,12 @@ void conv(const FilterView& filter, const Picture& x, int64_t stride, const Fini
   const int64_t total = outputs_of(x.height, stride) * outputs_of(x.width, stride);
   const bool plain = filter.pointwise() && stride == 1,
              measured = !plain && panels.codes != nullptr;
-  const ConvRooms rooms(total, padded_channels(panels.channels), 0, measured ? x.pixels() : 0);
+  const ConvRooms rooms(total, padded_channels(panels.channels), 0, measured ? 2 * x.pixels() : 0);
   PatchRows patches(filter, x, stride);
-  patches.pixel_absmax = rooms.extra_floats;
+  patches.ranges = rooms.extra_floats;
   pool().run([&](Worker& worker) {
     if (measured) {
-      absmax_phase(worker, x, rooms.extra_floats);
+      range_phase(worker, x, rooms.extra_floats);
       worker.barrier();
     }
     rooms.for_tiles(worker, total, [&](const ConvRoom& room, int64_t first, int64_t pixels) {

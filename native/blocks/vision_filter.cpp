@@ -1,7 +1,9 @@
 // Packing of filters, and padding.
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <new>
+#include <numeric>
 
 #include "blocks/vision.h"
 #include "pool.h"
@@ -28,6 +30,21 @@ void for_weights(int64_t channels, int64_t depth, const Place& place) {
   });
 }
 
+// Whether the codes of one channel keep the bound of kMostFour.
+bool is_narrow(const int8_t* codes, int64_t depth) {
+  for (int64_t first = 0; first < depth; first += 8) {
+    int positive[2] = {}, negative[2] = {};
+    for (int64_t i = 0; i < 8 && first + i < depth; ++i) {
+      const int code = codes[first + i];
+      (code > 0 ? positive : negative)[i / 2 % 2] += std::abs(code);
+    }
+    for (const int sum : {positive[0], positive[1], negative[0], negative[1]}) {
+      if (sum > kMostFour) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 void PackedFilter::Free::operator()(uint8_t* data) const { ::operator delete(data, kAlignment); }
@@ -42,7 +59,8 @@ void PackedFilter::reserve(const Shape& shape, int64_t panel_stride, int64_t val
   view_.kernel_width = shape.kernel_width;
   view_.in_channels = shape.in_channels;
   const int64_t weights = panels.panels() * panel_stride * value_bytes;
-  bytes_ = weights + (scales ? panels.panels() * kPanel * static_cast<int64_t>(sizeof(float)) : 0);
+  bytes_ =
+      weights + (scales ? 2 * panels.panels() * kPanel * static_cast<int64_t>(sizeof(float)) : 0);
   data_.reset(static_cast<uint8_t*>(::operator new(static_cast<size_t>(bytes_), kAlignment)));
   std::memset(data_.get(), 0, static_cast<size_t>(bytes_));
 }
@@ -68,16 +86,25 @@ PackedFilter::PackedFilter(const Shape& shape, const uint16_t* weights) {
 }
 
 PackedFilter::PackedFilter(const Shape& shape, const int8_t* weights, const float* scales) {
-  const int64_t depth = shape.depth(), stride = (depth + 3) / 4 * 4 * kPanel;
+  const int64_t depth = shape.depth(), stride = (depth + 7) / 8 * 8 * kPanel;
   reserve(shape, stride, sizeof(int8_t), true);
+  PanelsView& panels = view_.panels;
   auto* out = reinterpret_cast<int8_t*>(data_.get());
   for_weights(shape.out_channels, depth, [=](int64_t p, int64_t k, int64_t r, int64_t channel) {
     out[p * stride + (k / 4 * kPanel + r) * 4 + k % 4] = weights[channel * depth + k];
   });
-  auto* padded = reinterpret_cast<float*>(out + view_.panels.panels() * stride);
+  auto* padded = reinterpret_cast<float*>(out + panels.panels() * stride);
+  auto* sums = reinterpret_cast<int32_t*>(padded + panels.panels() * kPanel);
   std::copy_n(scales, shape.out_channels, padded);
-  view_.panels.codes = out;
-  view_.panels.scales = padded;
+  panels.narrow = true;
+  for (int64_t channel = 0; channel < shape.out_channels; ++channel) {
+    sums[channel] =
+        std::accumulate(weights + channel * depth, weights + (channel + 1) * depth, int32_t{0});
+    panels.narrow = panels.narrow && is_narrow(weights + channel * depth, depth);
+  }
+  panels.codes = out;
+  panels.scales = padded;
+  panels.sums = sums;
 }
 
 int64_t padding_before(int64_t size, int64_t kernel, int64_t stride) {

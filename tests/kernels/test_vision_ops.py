@@ -129,14 +129,30 @@ def test_what_follows_a_conv(isa: str, kind: str, parts: int, rng: np.random.Gen
     assert close(run_conv(native, x, 1, **after), reference_conv(plain, x, 1, **after))
 
 
-def test_integer_products_are_exact(isa: str, rng: np.random.Generator) -> None:
-    """Extreme codes, where a 16-bit sum would saturate; inputs that are their own codes."""
-    codes = rng.choice(np.array([-127, 127], np.int8), (17, 1, 1, 900))
-    x = rng.choice(np.array([-127, 127], np.float32), (2, 3, 900))
-    x[0, 0], codes[0] = 127, 127
-    wanted = x.astype(np.int64) @ codes.reshape(17, 900).T.astype(np.int64)
+@pytest.mark.parametrize("narrow", [False, True])
+def test_integer_products_are_exact(isa: str, narrow: bool, rng: np.random.Generator) -> None:
+    """Extreme codes, up to where sums in 16 bits end; inputs that are their own codes."""
+    codes = rng.choice(np.array([-127, 127], np.int8), (17, 1, 1, 904))
+    if narrow:  # among 0, 1, 4, 5 of each eight, and among 2, 3, 6, 7, at most 258
+        codes.reshape(17, -1, 8)[..., 4:] = rng.integers(-2, 3, (17, 113, 4))
+    codes[0] = np.tile(np.array([127, 127, -127, -127, 2, 2, -2, -2], np.int8), 113)
+    x = rng.choice(np.array([-63, 64], np.float32), (2, 3, 904))
+    x[0, 0, :-1], x[0, 0, -1] = 64, -63
+    wanted = x.astype(np.int64) @ codes.reshape(17, 904).T.astype(np.int64)
     out = run_conv(vision.Filter(codes, np.ones(17, np.float32)), x, 1)
     assert np.array_equal(out, wanted.astype(np.float32))
+
+
+def test_quantised_filters_keep_the_bound_of_sums_in_16_bits(rng: np.random.Generator) -> None:
+    for weights in (normal(rng, 9, 3, 3, 5), np.ones((4, 1, 1, 24), np.float32)):
+        codes, scales = reference.quantize_filter(weights)
+        rows = np.pad(codes.reshape(len(codes), -1).astype(int), ((0, 0), (0, -codes[0].size % 8)))
+        for four in ([0, 1, 4, 5], [2, 3, 6, 7]):
+            part = rows.reshape(len(codes), -1, 8)[..., four]
+            assert np.maximum(part, 0).sum(axis=-1).max() <= 258
+            assert np.maximum(-part, 0).sum(axis=-1).max() <= 258
+        values = codes * scales.reshape(-1, 1, 1, 1)
+        assert (np.abs(values - weights) <= 0.5001 * scales.reshape(-1, 1, 1, 1)).all()
 
 
 def test_rows_of_zeros_and_of_tiny_values(isa: str, rng: np.random.Generator) -> None:
@@ -272,7 +288,7 @@ def test_a_filter_says_what_it_is(rng: np.random.Generator) -> None:
     plain = vision.Filter(weights)
     assert (plain.kind, plain.shape, plain.nbytes) == ("f32", (20, 3, 3, 5), 32 * 45 * 4)
     small = vision.Filter(*reference.quantize_filter(weights))
-    assert (small.kind, small.shape, small.nbytes) == ("i8", (20, 3, 3, 5), 32 * 48 + 32 * 4)
+    assert (small.kind, small.shape, small.nbytes) == ("i8", (20, 3, 3, 5), 32 * 48 + 2 * 32 * 4)
 
 
 def test_a_filter_copies_its_weights(rng: np.random.Generator) -> None:

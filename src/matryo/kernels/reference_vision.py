@@ -6,10 +6,13 @@ convolution. Out: the same numbers as `matryo.kernels.vision`, up to the roundin
 everything is float64 and rounded once. Nothing is checked: arguments are trusted inside the
 package.
 
-int8: weights are `scale · q` per output channel, q in [-127, 127]. Activations are quantised for
-each row of the product, that is for each output pixel over all the input values it reads: `scale =
-absmax/127`, `q = rint(x·(127/absmax))` in float32, ties to even, zero rows stay zero. Integer sums
-are exact; the result is `float(sum)·(w_scale·a_scale)`.
+int8: weights are `scale · q` per output channel, q in [-127, 127], and so that any four of them
+whose products are added in 16 bits fit (`quantize_filter`; other weights give the same exact sums,
+more slowly). Activations are quantised for each row of the product, that is for each output pixel
+over all the input values it reads and zero: `scale = (max - min)/127`, `code = rint(x/scale) +
+zero` in [0, 127] with `zero = rint(-min/scale)`, in float32, ties to even. One-sided values, as
+GELU leaves them, thus keep nearly eight bits. Integer sums are exact; the result is `float(Σ (code
+- zero)·q)·(scale·w_scale)`.
 
 Source: docs/pictures.md; timm `mobilenetv5`; padding as TensorFlow's SAME.
 """
@@ -30,7 +33,8 @@ F64 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int8]
 U16 = npt.NDArray[np.uint16]
 
-_SMALLEST_ABSMAX = 2.0**-100  # below it a row of activations counts as zero
+_SMALLEST_RANGE = 2.0**-100  # a row of activations with a smaller range counts as zero
+_MOST_FOUR = 256  # of four weights of one sign before rounding; 258 after it, 127 · 258 < 2**15
 
 
 class Filter:
@@ -62,10 +66,18 @@ class Filter:
 
 
 def quantize_filter(weights: F32) -> tuple[I8, F32]:
-    """int8 weights of the same shape, and scales (Co,), from float32 weights (Co, ...)."""
+    """int8 weights of the same shape, and scales (Co,), from float32 weights (Co, ...).
+
+    A channel's scale is absmax/127, or a little more where the positive or the negative ones among
+    weights 8g + {0, 1, 4, 5} or 8g + {2, 3, 6, 7} would add up to more than 256 steps.
+    """
     rows = weights.reshape(len(weights), -1)
-    absmax = np.abs(rows).max(axis=1)
-    return _quantize_rows(rows, absmax).reshape(weights.shape), (absmax / np.float32(127.0))
+    fours = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))).reshape(len(rows), -1, 2, 2, 2)
+    sums = [np.maximum(part, 0).sum(axis=(2, 4)).max(axis=(1, 2)) for part in (fours, -fours)]
+    most = np.maximum(sums[0], sums[1]) / np.float32(_MOST_FOUR)
+    scales = np.maximum(np.abs(rows).max(axis=1) / np.float32(127.0), most)
+    steps = np.where(scales > 0, scales, np.float32(1.0))[:, None]
+    return np.rint(rows / steps).astype(np.int8).reshape(weights.shape), scales
 
 
 def conv(
@@ -160,20 +172,21 @@ def _product(filter: Filter, patches: F32) -> F64:
     if filter.scales is None:
         y = rows.astype(np.float64) @ weights.T
     else:
-        absmax = np.abs(rows).max(axis=1)
-        sums = _quantize_rows(rows, absmax).astype(np.float64) @ weights.T  # exact below 2**53
-        scales = (absmax / np.float32(127.0))[:, None] * filter.scales
-        y = sums * np.where(absmax < _SMALLEST_ABSMAX, 0, scales.T).T
+        codes, zeros, steps = _quantize_rows(rows)
+        sums = (codes - zeros[:, None]).astype(np.float64) @ weights.T  # exact below 2**53
+        y = sums * (steps[:, None] * filter.scales)
     return y.reshape(height, width, -1)
 
 
-def _quantize_rows(rows: F32, absmax: F32) -> I8:
-    zero = absmax < _SMALLEST_ABSMAX
-    inverse = np.float32(127.0) / np.where(zero, np.float32(1.0), absmax)
-    quantized: I8 = np.rint(rows * np.where(zero, np.float32(0.0), inverse)[:, None]).astype(
-        np.int8
-    )
-    return quantized
+def _quantize_rows(rows: F32) -> tuple[F32, F32, F32]:
+    """Codes (N, K) of the values, zeros (N,) and steps (N,): values = steps · (codes - zeros)."""
+    low = np.minimum(rows.min(axis=1), np.float32(0.0))
+    width = np.maximum(rows.max(axis=1), np.float32(0.0)) - low
+    width = np.where(width < _SMALLEST_RANGE, np.float32(0.0), width)
+    inverse = np.float32(127.0) / np.where(width > 0, width, np.float32(np.inf))
+    zeros = np.rint(-low * inverse)
+    codes = np.clip(np.rint(rows * inverse[:, None]) + zeros[:, None], 0, 127)
+    return codes, zeros, width / np.float32(127.0)
 
 
 def _finish(
