@@ -175,6 +175,9 @@ inline Ints add_epi32(const Ints& a, const Ints& b) {
 inline Ints sub_epi32(const Ints& a, const Ints& b) {
   return each_of<uint32_t>([&](int i) { return word(a, i) - word(b, i); });
 }
+inline Ints mullo_epi32(const Ints& a, const Ints& b) {
+  return each_of<uint32_t>([&](int i) { return word(a, i) * word(b, i); });
+}
 inline Ints sub_epi8(const Ints& a, const Ints& b) {
   return each_of<int8_t>([&](int i) { return element<int8_t>(a, i) - element<int8_t>(b, i); });
 }
@@ -376,6 +379,7 @@ inline Ints inserti64x4(Ints a, __m256i half) {
 #define _mm512_xor_si512 matryo_emulated::xor_si512
 #define _mm512_add_epi32 matryo_emulated::add_epi32
 #define _mm512_sub_epi32 matryo_emulated::sub_epi32
+#define _mm512_mullo_epi32 matryo_emulated::mullo_epi32
 #define _mm512_sub_epi8 matryo_emulated::sub_epi8
 #define _mm512_abs_epi8 matryo_emulated::abs_epi8
 #define _mm512_slli_epi32 matryo_emulated::slli_epi32
