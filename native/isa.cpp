@@ -14,6 +14,7 @@ namespace {
 #include "kernels/vector.inc"
 #include "kernels/attention.inc"
 #include "kernels/dense.inc"
+#include "kernels/audio.inc"
 // clang-format on
 
 constexpr Kernels make_table(const char* name) {
@@ -26,6 +27,7 @@ constexpr Kernels make_table(const char* name) {
   fill_vector(table);
   fill_attention(table);
   fill_dense(table);
+  fill_audio(table);
   return table;
 }
 

@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 #include "kernels_attention.h"
+#include "kernels_audio.h"
 #include "kernels_dense.h"
 #include "kernels_vector.h"
 
@@ -88,6 +89,18 @@ struct GatedProduct {
   float* act;                 // f32 activations, or null
   int64_t act_stride;         // floats
   QuantizedGroup* quantized;  // quantised activations for a q8/q4 down projection, or null
+  int64_t quantized_stride;   // groups
+};
+
+// act[t][u] = silu(w[u] · x[t]) for `rows` units, cut as GatedProduct is.
+struct SiluProduct {
+  const uint8_t* panels;
+  int64_t panel_stride;  // bytes
+  int32_t rows, cols;
+  TokenRows x;
+  float* act;                 // f32 activations, or null
+  int64_t act_stride;         // floats
+  QuantizedGroup* quantized;  // quantised activations for a q8/q4 matrix that follows, or null
   int64_t quantized_stride;   // groups
 };
 
@@ -157,7 +170,7 @@ struct MatrixKernels {
   uint64_t (*read_bytes)(const uint8_t* p, int64_t n);
 };
 
-struct Kernels : MatrixKernels, VectorKernels, AttentionKernels, DenseKernels {
+struct Kernels : MatrixKernels, VectorKernels, AttentionKernels, DenseKernels, AudioKernels {
   const char* name;
 };
 

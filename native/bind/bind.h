@@ -103,6 +103,7 @@ void bind_layer(nb::module_& module);
 void bind_vector(nb::module_& module);
 void bind_attention(nb::module_& module);
 void bind_feed_forward(nb::module_& module);
+void bind_audio(nb::module_& module);
 void bind_vision(nb::module_& module);
 
 }  // namespace matryo

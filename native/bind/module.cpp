@@ -78,5 +78,6 @@ NB_MODULE(_native, module) {
   matryo::bind_vector(module);
   matryo::bind_attention(module);
   matryo::bind_feed_forward(module);
+  matryo::bind_audio(module);
   matryo::bind_vision(module);
 }

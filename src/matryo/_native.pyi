@@ -166,3 +166,23 @@ def inverted_bottleneck(
     residual: F32 | None = None,
 ) -> None: ...
 def attend_pixels(q: F32, k: F32, v: F32, heads: int, scale: float, out: F32) -> None: ...
+def audio_feed_forward(
+    up: Matrix,
+    down: Matrix,
+    pre_norm: F32,
+    post_norm: F32,
+    gain: float,
+    clip: float,
+    eps: float,
+    x: F32,
+    out: F32,
+) -> None: ...
+def audio_attend(
+    q: F32, k: F32, v: F32, valid: U8, position: F32, scale: F32, cap: float, out: F32
+) -> None: ...
+def audio_light_conv(
+    gates: F32, past: F32, taps: F32, norm: F32, clip: float, eps: float, out: F32
+) -> None: ...
+def audio_group_norm(
+    x: F32, weight: F32, sums: npt.NDArray[np.float64], eps: float, out: F32
+) -> None: ...

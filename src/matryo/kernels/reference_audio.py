@@ -84,8 +84,9 @@ def audio_attend(
         seen = slice(t, t + past + 1)
         score = np.einsum("hd,khd->hk", query, keys[seen] + offsets[::-1].astype(np.float64))
         score = np.where(valid[seen] != 0, cap * np.tanh(score / cap), -np.inf)
-        weight = np.exp(score - cap) * (valid[seen] != 0)
-        total = np.maximum(weight.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        highest = score.max(axis=1, keepdims=True)
+        weight = np.exp(score - np.where(np.isfinite(highest), highest, 0.0))
+        total = np.where(np.isfinite(highest), weight.sum(axis=1, keepdims=True), 1.0)
         out[t] = np.einsum("hk,khd->hd", weight / total, values[seen]).reshape(-1)
 
 
