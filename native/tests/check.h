@@ -75,5 +75,6 @@ void test_matrix_kernels();  // each for the selected table
 void test_vector_kernels();
 void test_attention_kernels();
 void test_dense_kernels();
+void test_audio_kernels();
 
 }  // namespace matryo

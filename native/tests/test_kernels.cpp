@@ -338,10 +338,10 @@ void test_pool() {
 }  // namespace matryo
 
 int main() {
-  static_assert(sizeof(matryo::Kernels) == sizeof(matryo::MatrixKernels) +
-                                               sizeof(matryo::VectorKernels) +
-                                               sizeof(matryo::AttentionKernels) +
-                                               sizeof(matryo::DenseKernels) + sizeof(const char*),
+  static_assert(sizeof(matryo::Kernels) ==
+                    sizeof(matryo::MatrixKernels) + sizeof(matryo::VectorKernels) +
+                        sizeof(matryo::AttentionKernels) + sizeof(matryo::DenseKernels) +
+                        sizeof(matryo::AudioKernels) + sizeof(const char*),
                 "the table has a new part: test it");
   matryo::test_pool();
   matryo::pool().set_threads(2);
@@ -351,6 +351,7 @@ int main() {
     matryo::test_vector_kernels();
     matryo::test_attention_kernels();
     matryo::test_dense_kernels();
+    matryo::test_audio_kernels();
     std::printf("%s ok\n", table->name);
   }
   return 0;
