@@ -118,6 +118,7 @@ def video_frames_isolated(
     *,
     times: Sequence[float] | None = None,
     max_frames: int | None = None,
+    fast: bool = False,
     limits: MediaLimits = DEFAULT_LIMITS,
     allow_urls: bool = False,
     isolation: Isolation = DEFAULT_ISOLATION,
@@ -134,6 +135,7 @@ def video_frames_isolated(
         "size": size,
         "times": None if times is None else list(times),
         "max_frames": max_frames,
+        "fast": fast,
     }
     most = 3 * max(limits.max_pixels, limits.max_frame_pixels)
     answers = _run(opened, request, limits, isolation, _PICTURE, most)

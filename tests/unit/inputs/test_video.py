@@ -89,6 +89,20 @@ def test_frames_are_resized_like_pictures() -> None:
     assert usual.rgb.shape == (768, 768, 3)
 
 
+@pytest.mark.parametrize("rotation", [0, 90, 180])
+@pytest.mark.parametrize("size", [(20, 36), 96])
+def test_fast_resizing_differs_by_a_few_grey_levels(
+    rotation: int, size: int | tuple[int, int]
+) -> None:
+    y, x = np.mgrid[:96, :128]
+    smooth = np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)
+    data = video_file([smooth] * 3, rotation=rotation)
+    (exact,) = video_frames(data, 1, size)
+    (fast,) = video_frames(data, 1, size, fast=True)
+    assert fast.rgb.shape == exact.rgb.shape
+    assert np.abs(fast.rgb.astype(int) - exact.rgb).mean() < 3
+
+
 @pytest.mark.parametrize("rotation", [90, 180, -90])
 def test_a_rotation_is_undone(rotation: int) -> None:
     (plain,) = video_frames(video_file([picture(48, 64)] * 3), 1, None)
