@@ -17,7 +17,7 @@ from transformers import (
     Gemma3nAudioFeatureExtractor,
     Gemma3nProcessor,
     PreTrainedTokenizerFast,
-    SiglipImageProcessorFast,
+    SiglipImageProcessor,
 )
 
 import matryo
@@ -29,13 +29,13 @@ Content = list[Any]
 
 @pytest.fixture(scope="module")
 def processor(multimodal_checkpoint: Path) -> Gemma3nProcessor:
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_file=str(multimodal_checkpoint / "tokenizer.json"),
         bos_token="<bos>", pad_token="<pad>", eos_token="<eos>", extra_special_tokens=NAMES,
     )  # fmt: skip
     return Gemma3nProcessor(
         feature_extractor=Gemma3nAudioFeatureExtractor(),
-        image_processor=SiglipImageProcessorFast(
+        image_processor=SiglipImageProcessor(
             size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}, do_normalize=False, resample=2
         ),
         tokenizer=tokenizer,

@@ -22,6 +22,7 @@ from matryo.config import GROUP, TextConfig
 from matryo.errors import CheckpointError, PlanError
 from matryo.plan import Plan
 from matryo.quantize import WEIGHTS
+from matryo.tower_config import NO_TOWERS, TowerConfig
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, what
@@ -141,6 +142,17 @@ class PackedModel:
         for file in self.files:
             if name in file.tensors:
                 file.forget(name)
+
+    @property
+    def tower_config(self) -> TowerConfig:
+        """Shapes of the encoders that were packed. Raises ConfigError if config.json is broken."""
+        if not self.towers:
+            return NO_TOWERS
+        whole = TowerConfig.from_file(self.directory / "config.json")
+        return TowerConfig(
+            vision=whole.vision if "vision" in self.towers else None,
+            audio=whole.audio if "audio" in self.towers else None,
+        )
 
     def tower_tensors(self, tower: str) -> dict[str, Array]:
         """Packed tensors of an encoder, whose file is mapped by this call.

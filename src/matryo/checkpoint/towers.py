@@ -40,6 +40,9 @@ def tower_tensors(source: HuggingFaceSource, weights: str) -> dict[str, list[Sto
             tensors = [*_encoder(source, tower, weights), *_embedder(source, tower, weights)]
             _check_names(source, tensors)
             found[tower] = sorted(tensors, key=_place)
+    for tower in TOWERS if found else ():
+        # The table of hard ids needs both, and without it the ids around a picture mean nothing.
+        source.tower(f"embed_{tower}").full_name("embedding.weight")
     return found
 
 

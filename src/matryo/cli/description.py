@@ -18,10 +18,12 @@ from matryo.cli.outcome import CommandError
 from matryo.config import TextConfig
 from matryo.elastic.ledger import Ledger, read_ledger
 from matryo.kernels.reference_pages import PAGE, page_bytes
+from matryo.media.towers import WORDS
 from matryo.model.cost import KIND_BITS, decode_bytes
 from matryo.model.parameters import Sizes, count_parameters
 from matryo.plan import Plan, find_plan, read_plans
 from matryo.quantize import KIND_POLICY
+from matryo.tower_config import TowerConfig
 
 PACKED, HUGGING_FACE = "packed", "hugging-face"
 # One matrix of each part of the cost model; the others of the part are stored as the same kind.
@@ -80,6 +82,7 @@ class Description:
     """A checkpoint.
 
     weights: kind of the stored weights, or the kind that sizes are counted for before packing
+    towers: the encoders it has, whether their files are there or not
     """
 
     path: Path
@@ -90,6 +93,7 @@ class Description:
     sizes: Mapping[str, SizeDescription]
     files: tuple[FileDescription, ...]
     ledger: Ledger
+    towers: TowerConfig
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; sizes in bytes."""
@@ -100,6 +104,10 @@ class Description:
             "weights": self.weights,
             "kv": self.kv,
             "architecture": asdict(self.config),
+            "encoders": {
+                name: None if tower is None else asdict(tower)
+                for name, tower in (("vision", self.towers.vision), ("audio", self.towers.audio))
+            },
             "plans": {name: size.to_json() for name, size in self.sizes.items()},
             "files": [asdict(file) for file in self.files],
             "ledger": self.ledger.to_json(),
@@ -144,6 +152,10 @@ def describe_checkpoint(
         },
         files=files,
         ledger=read_ledger([file.path for file in source.files], {}, {}),
+        towers=TowerConfig(
+            vision=source.towers.vision if source.tower("vision").shapes else None,
+            audio=source.towers.audio if source.tower("audio").shapes else None,
+        ),
     )
 
 
@@ -186,8 +198,18 @@ def _describe_packed(
                 present=entry.file not in lost,
             )
             for index, entry in enumerate(entries)
+        )
+        + tuple(
+            FileDescription(
+                name=entry.file,
+                bytes=entry.bytes,
+                holds=f"the encoder of {WORDS[entry.name]}",
+                present=packed.has_tower(entry.name),
+            )
+            for entry in packed.manifest.towers
         ),
         ledger=ledger,
+        towers=packed.tower_config,
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matryo.cli.description import Description, SizeDescription
     from matryo.config import TextConfig
     from matryo.elastic.ledger import Ledger
+    from matryo.tower_config import TowerConfig
 
 
 def info(
@@ -64,20 +65,20 @@ def _show(description: Description, *, verified: bool) -> None:
     print_name(screen, f"{description.path} ({form}{stored})")
     if verified:
         screen.print("every byte is what the checksums say")
-    _show_architecture(screen, description.config)
+    _show_architecture(screen, description.config, description.towers)
     _show_sizes(screen, description)
     _show_files(screen, description)
     show_ledger(screen, description.ledger)
 
 
-def _show_architecture(screen: Console, config: TextConfig) -> None:
+def _show_architecture(screen: Console, config: TextConfig, towers: TowerConfig) -> None:
     from matryo.cli.output import new_table
 
     table = new_table("Architecture")
     table.show_header = False
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in architecture(config):
+    for name, value in (*architecture(config), *encoders(towers)):
         table.add_row(name, value)
     screen.print(table)
 
@@ -111,6 +112,24 @@ def architecture(config: TextConfig) -> list[tuple[str, str]]:
         ("vocabulary", f"{config.vocab_size}"),
         ("context", f"{config.context_length} tokens"),
     ]
+    return rows
+
+
+def encoders(towers: TowerConfig) -> list[tuple[str, str]]:
+    """What a checkpoint sees and hears, one line an encoder."""
+    rows = []
+    if towers.vision is not None:
+        vision = towers.vision
+        rows.append(("pictures", f"MobileNet-V5, {vision.ids.count} tokens a picture"))
+    if towers.audio is not None:
+        audio = towers.audio
+        rows.append(
+            (
+                "sound",
+                f"{audio.num_layers} conformer layers of {audio.hidden_size}, a token each "
+                f"{audio.frames_per_token * 10} ms, {audio.ids.count} tokens a clip",
+            )
+        )
     return rows
 
 

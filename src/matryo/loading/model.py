@@ -285,7 +285,7 @@ class Model:
         cache_bytes = sum(session.cache_bytes for session in self._sessions)
         towers = self._opened.towers
         return read_ledger(
-            (*self._opened.files, *towers.mapped),
+            (*self._opened.files, *towers.paths),
             {"weights": self._opened.arrays, "encoders": towers.arrays},
             {"K/V": cache_bytes, "pictures and sound": self._library.num_bytes},
         )

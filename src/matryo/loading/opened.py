@@ -27,7 +27,6 @@ from matryo.media.encode import MediaEncoder
 from matryo.media.library import IMAGE_SIZE, MediaLibrary
 from matryo.media.towers import TowerFiles, Towers
 from matryo.plan import Plan
-from matryo.tower_config import NO_TOWERS, TowerConfig
 from matryo.weights import TextWeights, build_weights, keep
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def _packed_towers(packed: PackedModel) -> Towers:
     """Towers of a packed directory; no file of theirs is opened."""
     paths = {name: packed.directory / entry.file for name, entry in packed.towers.items()}
     return Towers(
-        TowerConfig.from_file(packed.directory / "config.json") if paths else NO_TOWERS,
+        packed.tower_config,
         packed.config.hidden_size,
         {
             name: TowerFiles(partial(packed.tower_tensors, name), path)

@@ -111,10 +111,9 @@ class Towers:
         )
 
     @property
-    def mapped(self) -> tuple[Path, ...]:
-        """Files of the towers that were opened."""
-        paths = (self._files[tower].path for tower in self._made)
-        return tuple(path for path in paths if path is not None)
+    def paths(self) -> tuple[Path, ...]:
+        """Files of the towers that are at hand, opened or not."""
+        return tuple(file.path for file in self._files.values() if file.path is not None)
 
     @property
     def arrays(self) -> tuple[Array, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from matryo.checkpoint.convert import convert
 from matryo.checkpoint.huggingface import text_shapes
 from matryo.cli.description import (
     bytes_per_token,
@@ -14,7 +15,7 @@ from matryo.cli.description import (
     describe_size,
     first_missing,
 )
-from matryo.cli.info import architecture, by_plan
+from matryo.cli.info import architecture, by_plan, encoders
 from matryo.cli.outcome import CommandError
 from matryo.config import TextConfig
 from matryo.errors import PlanError
@@ -30,6 +31,24 @@ def test_parameters_are_those_of_the_tensors(tiny_checkpoint: Path) -> None:
     assert described.sizes["full"].parameters.total == sum(
         prod(shape) for shape in tensors.values()
     )
+
+
+def test_encoders_are_described_whether_their_files_are_there_or_not(
+    multimodal_checkpoint: Path, tmp_path: Path
+) -> None:
+    described = describe_checkpoint(multimodal_checkpoint, weights="q4", kv="bf16")
+    words = dict(encoders(described.towers))
+    assert words["pictures"] == "MobileNet-V5, 16 tokens a picture"
+    assert words["sound"] == "3 conformer layers of 64, a token each 160 ms, 12 tokens a clip"
+    convert(multimodal_checkpoint, tmp_path / "packed", "q8")
+    (tmp_path / "packed" / "audio.safetensors").unlink()
+    described = describe_checkpoint(tmp_path / "packed", weights="q4", kv="bf16")
+    assert dict(encoders(described.towers)) == words
+    files = {file.name: file for file in described.files}
+    assert files["vision.safetensors"].present and not files["audio.safetensors"].present
+    assert files["audio.safetensors"].holds == "the encoder of sound"
+    assert described.ledger.row("vision.safetensors").resident_bytes == 0
+    assert described.to_json()["encoders"]["vision"]["ids"]["count"] == 16
 
 
 def test_kv_of_e4b() -> None:
