@@ -1,1 +1,1 @@
-"""Text (later also images and sound) to token ids and arrays, and token ids back to text."""
+"""Text, pictures, sound and video to token ids and arrays, and token ids back to text."""
