@@ -79,22 +79,6 @@ inline Vec exp(Vec x) {
   return zero_below(scale_by_power_of_two(p, n), x, -87.33654f);
 }
 
-// e^x for x in [-86, 86], with the polynomial of exp and without the care for the ends of its
-// range.
-inline Vec exp_within(Vec x) {
-  Vec n = round(x * set1(1.44269504088896341f));
-  Vec r = fma(n, set1(-0.693359375f), x);
-  r = fma(n, set1(2.12194440e-4f), r);
-  Vec p = set1(1.98412698e-4f);
-  p = fma(p, r, set1(1.38888889e-3f));
-  p = fma(p, r, set1(8.33333333e-3f));
-  p = fma(p, r, set1(4.16666667e-2f));
-  p = fma(p, r, set1(1.66666667e-1f));
-  p = fma(p, r, set1(0.5f));
-  p = fma(p * r, r, r) + set1(1.0f);
-  return add_to_exponent(p, n);
-}
-
 // tanh, relative error below 3e-7: an odd polynomial where 1 - 2 / (e^2x + 1) would cancel (|x| <
 // 0.625, coefficients of Cephes' tanhf, S. Moshier, public domain), that formula elsewhere.
 inline Vec tanh(Vec x) {
