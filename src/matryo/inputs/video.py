@@ -51,7 +51,7 @@ class Frame:
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What a video's header states; `seconds` and `rate` (frames a second) are None if it does not.
-    Width and height are those of the upright picture for a stream, before a rotation for a file.
+    Width and height are those before a rotation.
     """
 
     width: int
