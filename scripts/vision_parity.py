@@ -3,7 +3,7 @@
 In: sizes and weights kinds; 3 GB of memory; torch, and timm if it is installed (else the same
 arithmetic in torch). Out: a line for each size and kind: largest difference, smallest cosine of a
 feature with the reference's, seconds of ours. Weights are random, scaled so that no norm, GELU or
-softmax is idle: rounding hurts here more than in trained weights, whose blocks change less.
+softmax is idle.
 
     python scripts/vision_parity.py --sizes 256 512 --weights f32 q8
 """
