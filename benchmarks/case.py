@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["prefill", "decode", "start", "memory", "switch", "sizes", "logits", "kernel"]
+Kind = Literal[
+    "prefill", "decode", "start", "memory", "switch", "sizes", "logits", "kernel", "picture",
+    "sound", "stream", "features",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,10 @@ class Case:
     the checkpoint and gives the first token of a `prompt`-token prompt. memory: resident bytes
     while decoding behind `context` tokens. switch: our own change of size inside a session. sizes:
     our speed and memory at several sizes in one process. kernel: one native product. logits: for
-    the agreement check.
+    the agreement check. picture: one picture of `prompt` x `prompt` pixels becomes features. sound:
+    `prompt` seconds of sound become features. stream: the same while the sound arrives, in pieces
+    of `generate` milliseconds, in real time. features: those of a picture or sound (`size`) for the
+    agreement check.
     """
 
     kind: Kind
@@ -31,7 +37,7 @@ class Case:
     cold: bool = False
     """start: the checkpoint's pages are dropped from the page cache first."""
     note: str = ""
-    """kernel: its name. logits: the path of the .npz to write."""
+    """kernel: its name. logits, features: the path of the .npz to write."""
 
     @property
     def title(self) -> str:
@@ -53,6 +59,14 @@ class Case:
                 return f"{self.note} T={self.prompt}"
             case "logits":
                 return f"{self.size} logits of {self.prompt}"
+            case "picture":
+                return f"{self.size} {self.prompt} px"
+            case "sound":
+                return f"sound of {self.prompt} s"
+            case "stream":
+                return f"stream of {self.prompt} s in pieces of {self.generate} ms"
+            case "features":
+                return f"{self.size} features of {self.prompt}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Tokens a second."""
+        """Tokens (pictures, seconds of sound) a second."""
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
     def to_json(self) -> dict[str, object]:
@@ -83,6 +97,8 @@ class Options:
     rounds: int = 9
     weights: str = "q4"
     """Our packed kind; the others run the fastest file of theirs."""
+    setting: str = ""
+    """What follows the colon in a contender's name: how one engine is run."""
     ours: str = ""
     """Our checkpoint; empty = the first of e4b-q4, {size}-q4, {size}-hf inside `models`."""
     llama: str = ""

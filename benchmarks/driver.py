@@ -9,7 +9,6 @@ measured, and the share of processor time that other processes took during it.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -20,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import contention
+from . import contenders, contention
 from .bandwidth import Probe
 from .case import Case, Options, Result
 
@@ -93,8 +92,8 @@ def availability(names: Sequence[str], options: Options) -> dict[str, str]:
     """Reason why each contender cannot run; empty = it can."""
     reasons = {}
     for name in names:
-        contender: Any = importlib.import_module(f"benchmarks.contenders.{name}")
-        can, reason = contender.available(options)
+        contender, chosen = contenders.of(name, options)
+        can, reason = contender.available(chosen)
         reasons[name] = "" if can else reason
     return reasons
 

@@ -9,34 +9,20 @@ agreement do not depend on the speed and come last.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from . import agreement, contention, machine, record
+from . import agreement, contention, encoder_agreement, encoder_steps, machine, record
 from .case import Options
 from .driver import Refused
 from .runner import run_suite, say
+from .step import Step
 
 OURS, PURE, MIX, HF, OPENVINO = (
     "ours", "llama_cpp", "llama_cpp_mix", "transformers_cpu", "openvino_genai",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Step:
-    """Some cases of a suite. `seconds` is what it takes on a quiet machine of the class it was
-    written on, `quiet` whether its figures are times.
-    """
-
-    name: str
-    suite: str
-    sizes: tuple[str, ...]
-    contenders: tuple[str, ...]
-    rounds: int
-    seconds: int
-    only: str = ""
-    quiet: bool = True
 
 
 STEPS = (
@@ -57,14 +43,19 @@ STEPS = (
     Step("memory-e2b", "memory", ("e2b",), (OURS, PURE, MIX, HF), 1, 700, quiet=False),
     Step("memory-e4b", "memory", ("e4b",), (OURS, PURE), 1, 600, quiet=False),
     Step("agreement-e2b", "agreement", ("e2b",), (OURS, PURE), 1, 400, quiet=False),
+    *encoder_steps.STEPS,
 )
+AGREEMENTS: Mapping[str, Any] = {
+    "agreement": agreement,
+    "encoder_agreement": encoder_agreement,
+}
 
 
 def measure(step: Step, options: Options, results: Path) -> None:
     """Do one step and save its result. Raises Refused if an agreement's reference cannot run."""
     chosen = replace(options, rounds=step.rounds)
-    if step.suite == "agreement":
-        agreement.measure(step.sizes, step.contenders, chosen, results, step.name)
+    if step.suite in AGREEMENTS:
+        AGREEMENTS[step.suite].measure(step.sizes, step.contenders, chosen, results, step.name)
     else:
         run_suite(step.suite, step.sizes, step.contenders, chosen, step.only, results, step.name)
 

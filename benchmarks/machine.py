@@ -20,8 +20,11 @@ REPORTED_PACKAGES = (
     "numpy",
     "torch",
     "transformers",
+    "timm",
+    "onnxruntime",
     "openvino",
     "openvino-genai",
+    "nncf",
     "gguf",
 )
 

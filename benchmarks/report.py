@@ -12,14 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import readme, record, suites
+from . import encoder_report, readme, record, suites
 from .between import replace_between
+from .cells import cell, name, ratio_cell, share_cell, table
 from .contenders import TITLES
 from .picture import draw_ratios
 from .quality_report import section
-from .ratios import FAST_FROM, Spread, crosses_one
+from .ratios import FAST_FROM, Spread
 from .sizes_picture import by_size, draw_sizes
-from .summary import BUSY, Row, rows
+from .summary import BUSY, rows
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -43,41 +44,6 @@ INTRODUCTION = (
     f"{BUSY:.0%} of the processors are left out; where none is\n"
     "left, all are used and the row is marked `busy`.\n"
 )
-
-
-def cell(value: Spread, digits: int = 2) -> str:
-    """Median [lower quartile, upper quartile]."""
-    if value.count == 1:
-        return f"{value.median:.{digits}f}"
-    return f"{value.median:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
-
-
-def ratio_cell(found: Mapping[str, Spread], label: str) -> str:
-    """`1.92x [1.88, 1.97] (5)`, the count of rounds last."""
-    if label not in found:
-        return ""
-    value = found[label]
-    text = f"{value.median:.2f}x"
-    if value.count > 1:
-        text += f" [{value.low:.2f}, {value.high:.2f}]"
-        text += ", no difference" if crosses_one(value) else ""
-    return f"{text} ({value.count})"
-
-
-def share_cell(found: Mapping[str, Spread], label: str) -> str:
-    return f"{found[label].median:.0%} ({found[label].count})" if label in found else ""
-
-
-def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; columns that are empty everywhere are left out."""
-    kept = [i for i in range(len(headings)) if any(line[i] for line in lines)]
-    text = ["| " + " | ".join(headings[i] for i in kept) + " |", "|" + "---|" * len(kept)]
-    text += ["| " + " | ".join(line[i] for i in kept) + " |" for line in lines]
-    return "\n".join(text)
-
-
-def name(row: Row) -> str:
-    return TITLES.get(row.contender, row.contender) + (" (busy)" if row.busy else "")
 
 
 def rate_table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -160,6 +126,7 @@ TABLES = {
     "memory": memory_table,
     "elastic": elastic_table,
     "kernels": detail_table,
+    **encoder_report.TABLES,
 }
 
 
@@ -235,6 +202,8 @@ def page(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         )
     if found.get("agreement"):
         parts.append(agreement_section(found["agreement"]))
+    if found.get("encoder_agreement"):
+        parts.append(encoder_report.agreement_section(found["encoder_agreement"]))
     return "\n".join(parts)
 
 

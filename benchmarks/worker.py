@@ -7,7 +7,6 @@ itself prints goes to standard error. The end of standard input ends the process
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -15,7 +14,7 @@ import traceback
 from typing import Any, TextIO
 
 from .case import Case, Options
-from .contenders import Unsupported
+from .contenders import Unsupported, of
 
 
 def protect_output() -> TextIO:
@@ -41,8 +40,8 @@ def answer(contender: Any, state: Any, line: str) -> dict[str, object]:
 def main() -> None:
     name, options = sys.argv[1:3]
     protocol = protect_output()
-    contender: Any = importlib.import_module(f"benchmarks.contenders.{name}")
-    state = contender.load(Options(**json.loads(options)))
+    contender, chosen = of(name, Options(**json.loads(options)))
+    state = contender.load(chosen)
     try:
         for line in sys.stdin:
             protocol.write(json.dumps(answer(contender, state, line)) + "\n")

@@ -110,6 +110,8 @@ def run(state: State, case: Case) -> Result:
             return logits(state, case)
         case "kernel":
             return our_kernels.run(state.products, case, state.options.threads)
+        case _:
+            raise Unsupported(f"{case.kind} is for the encoders")
 
 
 def result(seconds: float, tokens: int, **details: float | str) -> Result:

@@ -7,4 +7,7 @@ Each module has `TITLE`, `EXPLANATION` (sentences for the report), `CONTENDERS`,
 
 from __future__ import annotations
 
-NAMES = ("load", "prefill", "decode", "ttft", "memory", "elastic", "kernels")
+NAMES = (
+    "load", "prefill", "decode", "ttft", "memory", "elastic", "kernels", "picture", "sovit",
+    "sound", "stream",
+)  # fmt: skip

@@ -21,7 +21,11 @@ def saving(step: Step, options: Options, results: Path) -> None:
 def test_steps_have_names_of_their_own_and_suites_that_exist() -> None:
     names = [step.name for step in STEPS]
     assert len(set(names)) == len(names)
-    assert {step.suite for step in STEPS} == {*suites.NAMES, "agreement"}
+    assert {step.suite for step in STEPS} == {
+        *suites.NAMES,
+        "agreement",
+        "encoder_agreement",
+    }
 
 
 def test_a_step_of_this_commit_is_not_done_again(tmp_path: Path) -> None:
@@ -63,7 +67,7 @@ def test_a_failure_is_reported_and_the_others_go_on(
 def test_parts_divide_the_steps_and_unknown_names_are_refused() -> None:
     quiet, others = selected([], "quiet"), selected([], "any")
     assert sorted(step.name for step in [*quiet, *others]) == sorted(s.name for s in STEPS)
-    assert {step.suite for step in others} == {"memory", "agreement"}
+    assert {step.suite for step in others} == {"memory", "agreement", "encoder_agreement"}
     assert [step.name for step in selected(["elastic"], "all")] == ["elastic"]
     with pytest.raises(ValueError, match="no step nothing"):
         selected(["nothing"], "all")

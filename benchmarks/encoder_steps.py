@@ -1,0 +1,39 @@
+"""Steps that measure the encoders; `everything` runs them with the others.
+
+Agreement comes first: a figure of an engine that computes something else is worth nothing.
+"""
+
+from __future__ import annotations
+
+from .step import Step
+from .suites import picture, sound, sovit, stream
+
+F32 = tuple(name for name in sovit.CONTENDERS if name.endswith("f32"))
+OPENVINO = (*picture.OURS, *picture.RIVALS["openvino"])
+ORT = (*picture.OURS, *picture.RIVALS["onnxruntime"])
+TORCH = (*picture.OURS, "torch_pictures:f32")
+
+STEPS = (
+    Step("agreement-pictures", "encoder_agreement", ("picture",), picture.CONTENDERS, 1, 120,
+         quiet=False),
+    Step("agreement-sovit", "encoder_agreement", ("sovit",), sovit.CONTENDERS, 1, 200,
+         quiet=False),
+    Step("agreement-sound", "encoder_agreement", ("sound",), sound.CONTENDERS, 1, 90, quiet=False),
+    Step("picture-openvino-768", "picture", ("openvino",), OPENVINO, 4, 230, "768"),
+    Step("picture-openvino-512", "picture", ("openvino",), OPENVINO, 5, 200, "512"),
+    Step("picture-openvino-256", "picture", ("openvino",), OPENVINO, 7, 120, "256"),
+    Step("picture-onnxruntime-768", "picture", ("onnxruntime",), ORT, 3, 200, "768"),
+    Step("picture-onnxruntime-512", "picture", ("onnxruntime",), ORT, 5, 150, "512"),
+    Step("picture-onnxruntime-256", "picture", ("onnxruntime",), ORT, 7, 100, "256"),
+    Step("picture-timm-768", "picture", ("timm",), TORCH, 3, 150, "768"),
+    Step("picture-timm-512", "picture", ("timm",), TORCH, 5, 120, "512"),
+    Step("picture-timm-256", "picture", ("timm",), TORCH, 7, 90, "256"),
+    Step("sound-5", "sound", (), sound.CONTENDERS, 7, 120, "of 5 s"),
+    Step("sound-30", "sound", (), sound.CONTENDERS, 4, 200, "30"),
+    Step("sound-120", "sound", (), sound.CONTENDERS[:3], 2, 200, "120"),
+    Step("stream", "stream", (), stream.CONTENDERS, 1, 270),
+    Step("sovit-openvino", "sovit", ("openvino",), sovit.CONTENDERS, 1, 290, "768"),
+    Step("sovit-onnxruntime", "sovit", ("onnxruntime",), sovit.CONTENDERS, 1, 290, "768"),
+    Step("sovit-timm", "sovit", ("timm",), F32, 1, 290, "768"),
+    Step("sovit-openvino-384", "sovit", ("openvino",), sovit.CONTENDERS, 3, 200, "384"),
+)  # fmt: skip

@@ -1,0 +1,162 @@
+"""Picture encoders for onnxruntime and OpenVINO: `python -m benchmarks.picture_export MODELS`.
+
+In: `MODELS/towers-hf`. Out, in `MODELS/pictures`: `{model}-{side}.onnx` in float32,
+`{model}-{side}-int8.onnx`, quantised statically by onnxruntime's tools (weights int8 per output
+channel, activations uint8 per tensor, QDQ), `{model}-{side}-nncf.xml`, quantised by NNCF for
+OpenVINO, and `parameters.json`. Ranges of activations are those of random pictures at the smallest
+size, where they take the least memory; the names of a graph's tensors are the same at every size.
+Run it in an environment of its own: torch 2.13, timm 1.0.31, onnx, onnxscript, onnxruntime,
+openvino, nncf. It needs 6 GB of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from .picture_models import mobilenet, parameters, picture, sovit
+
+CALIBRATION_PICTURES = 4
+INPUT = "pixels"
+
+
+def export(model: Any, side: int, path: Path) -> None:
+    """Trace the encoder at one size: a graph with fixed shapes is what engines optimise best."""
+    import torch
+
+    pool = torch.nn.functional.avg_pool2d
+
+    def constant_pool(x: Any, kernel_size: Any, stride: Any) -> Any:
+        """The exporter does not take sizes that timm computes from shapes."""
+        return pool(x, [int(size) for size in kernel_size], [int(size) for size in stride])
+
+    pixels = torch.from_numpy(picture(side))[None]
+    with (
+        torch.inference_mode(),
+        mock.patch.object(torch.nn.functional, "avg_pool2d", constant_pool),
+    ):
+        torch.onnx.export(
+            model, (pixels,), str(path), input_names=[INPUT], output_names=["features"],
+            opset_version=18, dynamo=False,
+        )  # fmt: skip
+
+
+class Pictures:
+    """Random pictures for onnxruntime's calibration."""
+
+    def __init__(self, side: int) -> None:
+        self.waiting = iter(pictures(side))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.waiting, None)
+
+
+def pictures(side: int) -> Iterator[dict[str, np.ndarray]]:
+    for seed in range(CALIBRATION_PICTURES):
+        yield {INPUT: picture(side, seed + 1)[None]}
+
+
+def ranges(path: Path, side: int) -> Any:
+    """Lowest and highest value of every activation; kept in a file beside the graph."""
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
+
+    kept = path.with_suffix(".ranges.npz")
+    if kept.exists():
+        known = {
+            name: (np.float32(low), np.float32(high)) for name, (low, high) in np.load(kept).items()
+        }
+        return TensorsData(CalibrationMethod.MinMax, known)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        calibrator = create_calibrator(
+            path, augmented_model_path=f"{folder}/augmented.onnx",
+            calibrate_method=CalibrationMethod.MinMax, use_external_data_format=True,
+        )  # fmt: skip
+        calibrator.collect_data(Pictures(side))
+        found = calibrator.compute_data()
+    np.savez(kept, **{name: np.array(one.range_value) for name, one in found.items()})
+    return found
+
+
+def quantize(path: Path, target: Path, found: Any) -> None:
+    """Static QDQ with given ranges."""
+    import onnx
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    quantizer = QDQQuantizer(
+        onnx.load(str(path)), True, False, QuantType.QInt8, QuantType.QUInt8, found,
+        [], [], ["Conv", "MatMul", "Gemm"], {},
+    )  # fmt: skip
+    quantizer.quantize_model()
+    quantizer.model.save_model_to_file(str(target), use_external_data_format=False)
+
+
+def quantize_nncf(path: Path, target: Path, side: int) -> None:
+    """OpenVINO's own quantisation, calibrated on pictures of the size itself."""
+    import nncf
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    data = nncf.Dataset([one[INPUT] for one in pictures(side)])
+    quantised = nncf.quantize(model, data, subset_size=CALIBRATION_PICTURES)
+    openvino.save_model(quantised, target, compress_to_fp16=False)
+
+
+def write(folder: Path, name: str, sides: Sequence[int], nncf: bool, again: bool) -> None:
+    """Every form of one encoder; what is there already is kept."""
+    target = folder / "pictures"
+    target.mkdir(exist_ok=True)
+    found: Any = None
+    smallest = min(sides)
+    for side in sorted(sides):
+        path = target / f"{name}-{side}.onnx"
+        if again or not path.exists():
+            started = time.monotonic()
+            model = mobilenet(folder) if name == "mobilenet" else sovit(side)
+            export(model, side, path)
+            note_parameters(target, name, parameters(model))
+            del model
+            print(f"{path.name}: {time.monotonic() - started:.0f} s", flush=True)
+        int8 = target / f"{name}-{side}-int8.onnx"
+        if again or not int8.exists():
+            started = time.monotonic()
+            if found is None:
+                found = ranges(target / f"{name}-{smallest}.onnx", smallest)
+            quantize(path, int8, found)
+            print(f"{int8.name}: {time.monotonic() - started:.0f} s", flush=True)
+        ir = target / f"{name}-{side}-nncf.xml"
+        if nncf and (again or not ir.exists()):
+            started = time.monotonic()
+            quantize_nncf(path, ir, side)
+            print(f"{ir.name}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def note_parameters(target: Path, name: str, count: int) -> None:
+    path = target / "parameters.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**known, name: count}) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.picture_export",
+                                     description=__doc__)  # fmt: skip
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--model", choices=("mobilenet", "sovit"), default="mobilenet")
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 512, 768])
+    parser.add_argument("--no-nncf", action="store_true")
+    parser.add_argument("--again", action="store_true", help="also what is there")
+    chosen = parser.parse_args(arguments)
+    write(chosen.directory, chosen.model, chosen.sides, not chosen.no_nncf, chosen.again)
+
+
+if __name__ == "__main__":
+    main()
