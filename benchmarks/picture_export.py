@@ -116,7 +116,6 @@ def write(folder: Path, name: str, sides: Sequence[int], nncf: bool, again: bool
     target = folder / "pictures"
     target.mkdir(exist_ok=True)
     found: Any = None
-    smallest = min(sides)
     for side in sorted(sides):
         path = target / f"{name}-{side}.onnx"
         if again or not path.exists():
@@ -130,6 +129,7 @@ def write(folder: Path, name: str, sides: Sequence[int], nncf: bool, again: bool
         if again or not int8.exists():
             started = time.monotonic()
             if found is None:
+                smallest = min(sides_of(target, name))
                 found = ranges(target / f"{name}-{smallest}.onnx", smallest)
             quantize(path, int8, found)
             print(f"{int8.name}: {time.monotonic() - started:.0f} s", flush=True)
@@ -138,6 +138,12 @@ def write(folder: Path, name: str, sides: Sequence[int], nncf: bool, again: bool
             started = time.monotonic()
             quantize_nncf(path, ir, side)
             print(f"{ir.name}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def sides_of(target: Path, name: str) -> list[int]:
+    """Of the graphs that are there."""
+    names = (path.stem.removeprefix(f"{name}-") for path in target.glob(f"{name}-*.onnx"))
+    return [int(side) for side in names if side.isdigit()]
 
 
 def note_parameters(target: Path, name: str, count: int) -> None:
