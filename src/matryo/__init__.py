@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from matryo.loading.load import load
     from matryo.loading.model import Model
+    from matryo.media.encode import SoundTokens
     from matryo.plan import Plan
     from matryo.sampling import GREEDY, Sampling
     from matryo.session import Event, Session, Stats
@@ -54,6 +55,7 @@ __all__ = [
     "Sampling",
     "Session",
     "ShapeError",
+    "SoundTokens",
     "Stats",
     "load",
 ]
@@ -62,6 +64,7 @@ _HOME = {
     "matryo.elastic.ledger": ("Ledger", "LedgerRow"),
     "matryo.engine": ("Embeddings",),
     "matryo.loading": ("Model", "load"),
+    "matryo.media.encode": ("SoundTokens",),
     "matryo.plan": ("Plan",),
     "matryo.sampling": ("GREEDY", "Sampling"),
     "matryo.session": ("Event", "Session", "Stats"),

@@ -174,7 +174,8 @@ class Model:
         """Pictures and clips as inputs for `logits`, each in the place of its soft ids.
 
         ids (T,) · images: pixels (3, H, W) in [0, 1], in the order of the prompt · audio: samples
-        (N,) at 16 kHz, or log-mel (T, bins), alone or with a mask of its frames
+        (N,) at 16 kHz, or log-mel (T, bins), alone or with a mask of its frames; each takes as many
+        soft ids as config.json says, `SoundTokens` as many as they are
         Raises InputError if the soft ids are not exactly as many, CheckpointError if an encoder's
         file is missing.
         """
@@ -184,7 +185,8 @@ class Model:
         for tower, given, word in (("vision", images, "pictures"), ("audio", audio, "clips")):
             if given is not None:
                 media_ids = self._opened.towers.require(tower).ids
-                check_count(tokens, media_ids, len(given) * media_ids.count, len(given), word)
+                wanted = sum(encoder.count(tower, one) for one in given)
+                check_count(tokens, media_ids, wanted, len(given), word)
                 kinds.append((tower, media_ids, given, word))
         return merged(
             tokens,

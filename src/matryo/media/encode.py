@@ -8,6 +8,7 @@ training; see docs/decisions.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,25 @@ from matryo.tower_config import AudioConfig
 
 F32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
-Sound = F32 | tuple[F32, Bools]
-"""Samples (N,), log-mel (T, bins), or log-mel and which of its frames are sound."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SoundTokens:
+    """Sound that was encoded already, such as by a stream: `values` (n, C) float32, n from 1. It
+    takes n soft ids, with nothing filled up.
+    """
+
+    values: F32
+
+    def __post_init__(self) -> None:
+        values = self.values
+        if not isinstance(values, np.ndarray) or values.ndim != 2 or not len(values):
+            got = getattr(values, "shape", type(values).__name__)
+            raise InputError(f"sound tokens: expected an array (n, C) with n from 1, got {got}")
+
+
+Sound = F32 | tuple[F32, Bools] | SoundTokens
+"""Samples (N,), log-mel (T, bins), log-mel and which of its frames are sound, or tokens."""
 
 
 class MediaEncoder:
@@ -29,6 +47,11 @@ class MediaEncoder:
 
     def __init__(self, towers: Towers, padding: F32 | None) -> None:
         self.towers, self._padding = towers, padding
+
+    def count(self, tower: str, data: Any) -> int:
+        """How many soft ids a picture or clip takes."""
+        count = self.towers.require(tower).ids.count
+        return len(data.values) if isinstance(data, SoundTokens) else count
 
     def soft(self, tower: str, data: Any, cancel: Cancel | None = None) -> F32:
         """`image` for vision, `clip` for audio."""
@@ -51,6 +74,8 @@ class MediaEncoder:
         """
         config = self.towers.require("audio")
         assert isinstance(config, AudioConfig)
+        if isinstance(sound, SoundTokens):
+            return self.towers.embedder("audio").soft(sound.values)
         features = self.clip_features(sound, cancel)
         if len(features) > config.ids.count:
             seconds = config.ids.count * config.frames_per_token // 100
@@ -66,22 +91,24 @@ class MediaEncoder:
         out[: len(features)], out[len(features) :] = features, self._padding
         return out
 
-    def clip_features(self, sound: Sound, cancel: Cancel | None = None) -> F32:
+    def clip_features(self, sound: F32 | tuple[F32, Bools], cancel: Cancel | None = None) -> F32:
         """Embeddings of the sound alone, one for every token; frames outside the mask give the row
         of the last id of sound.
         """
         config = self.towers.require("audio")
         assert isinstance(config, AudioConfig)
         samples, mel, mask = checked_sound(sound, config)
-        features = self.towers.encoder("audio", cancel).encode(samples, mel=mel, mask=mask)
+        encoder = self.towers.encoder("audio", cancel)
+        features = encoder.encode(samples, mel=mel, mask=mask)
         out = self.towers.embedder("audio").soft(features)
         if mask is not None and self._padding is not None:
-            first = np.minimum(np.arange(len(out)) * config.frames_per_token, len(mask) - 1)
-            out[~mask[first]] = self._padding
+            out[~encoder.valid_tokens(mask)] = self._padding
         return out
 
 
-def checked_sound(sound: Sound, config: AudioConfig) -> tuple[F32 | None, F32 | None, Bools | None]:
+def checked_sound(
+    sound: F32 | tuple[F32, Bools], config: AudioConfig
+) -> tuple[F32 | None, F32 | None, Bools | None]:
     """Samples, or mel and its mask; what is not given is None. The encoder checks the numbers.
 
     Raises InputError for an array that is neither.

@@ -28,7 +28,7 @@ def check_count(ids: I32, media: MediaIds, wanted: int, count: int, word: str) -
     if there != wanted:
         raise InputError(
             f"{count} {word} need {wanted} soft tokens (id {media.soft}), the prompt has {there}: "
-            f"put {media.count} for each, between ids {media.begin} and {media.end}"
+            f"put {media.count} for each picture or clip, between ids {media.begin} and {media.end}"
         )
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from matryo.errors import InputError
 from matryo.inputs.limits import DEFAULT_LIMITS, MediaLimits
 from matryo.inputs.source import Source
+from matryo.media.encode import SoundTokens
 from matryo.media.towers import Towers
 from matryo.tower_config import AudioConfig
 
@@ -48,7 +49,12 @@ class MediaPart:
     __slots__ = ("_data", "_load", "count", "digest", "tower")
 
     def __init__(
-        self, tower: str, digest: str, count: int, load: Load | None, data: F32 | None = None
+        self,
+        tower: str,
+        digest: str,
+        count: int,
+        load: Load | None,
+        data: F32 | SoundTokens | None = None,
     ) -> None:
         """load: gives pixels or samples, None if they cannot be had again · data: decoded ones."""
         self.tower, self.digest, self.count = tower, digest, count
@@ -57,8 +63,10 @@ class MediaPart:
     def __repr__(self) -> str:
         return f"<MediaPart {self.tower} {self.digest[:12]} {self.count} tokens>"
 
-    def data(self) -> F32:
-        """Pixels (3, H, W) or samples (N,). Raises InputError if they are no longer to be had."""
+    def data(self) -> F32 | SoundTokens:
+        """Pixels (3, H, W), samples (N,) or tokens. Raises InputError if they are no longer to be
+        had.
+        """
         if self._data is None and self._load is not None:
             self._data = self._load()
         if self._data is None:
@@ -109,6 +117,8 @@ class PartReader:
                 f"url, and maybe {allowed}; got the keys {', '.join(map(str, item))}"
             )
         try:
+            if kind == "audio" and isinstance(sources[0], SoundTokens):
+                return [self._tokens(sources[0])]
             options = {key: item[key] for key in item if key in _OWN_KEYS[kind] - {kind}}
             return self._read(kind, self._source(sources[0]), options)
         except InputError as error:
@@ -117,6 +127,8 @@ class PartReader:
     def raw(self, value: object, where: str) -> list[MediaPart]:
         """Parts of a source alone. Raises as `item`."""
         try:
+            if isinstance(value, SoundTokens):
+                return [self._tokens(value)]
             source = self._source(value)
             return self._read(_kind_of(source, self._limits), source, {})
         except InputError as error:
@@ -175,6 +187,18 @@ class PartReader:
                 parts.append(MediaPart("audio", own, config.ids.count, load, piece))
         return parts
 
+    def _tokens(self, tokens: SoundTokens) -> MediaPart:
+        """Sound that was encoded already."""
+        width, values = self._towers.require("audio").hidden_size, tokens.values
+        if values.shape[1] != width or values.dtype != np.float32 or not np.isfinite(values).all():
+            raise InputError(
+                f"sound tokens: expected finite float32 (n, {width}), got {values.dtype} "
+                f"{values.shape}"
+            )
+        own = SoundTokens(values.copy())
+        digest = hashlib.sha256(f"tokens {values.shape} ".encode() + own.values.tobytes())
+        return MediaPart("audio", digest.hexdigest(), len(values), None, own)
+
     def _video(self, source: Source, options: Mapping[str, Any]) -> Iterator[MediaPart]:
         """Frames, then the sound track."""
         from matryo.inputs.image import to_pixels
@@ -198,7 +222,7 @@ class PartReader:
 
 def _without_pillow(value: object) -> object:
     """A Pillow image as an array, turned as its EXIF data says; anything else as it is."""
-    if not any(base.__module__ == "PIL.Image" for base in type(value).__mro__):
+    if not _is_pillow(value):
         return value
     from PIL import Image, ImageOps
 
@@ -261,6 +285,10 @@ def _whole(name: str, value: object, low: int, high: int) -> int:
 
 def is_source(value: object) -> bool:
     """Whether a value can only be a picture or sound: no text, no id, no mapping."""
-    return isinstance(
-        value, os.PathLike | bytes | bytearray | memoryview | np.ndarray | Source
-    ) or (any(base.__module__ == "PIL.Image" for base in type(value).__mro__))
+    kinds = (os.PathLike, bytes, bytearray, memoryview, np.ndarray, Source, SoundTokens)
+    return isinstance(value, kinds) or _is_pillow(value)
+
+
+def _is_pillow(value: object) -> bool:
+    """Without importing Pillow."""
+    return any(base.__module__ == "PIL.Image" for base in type(value).__mro__)

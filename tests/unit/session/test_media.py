@@ -265,6 +265,33 @@ def test_long_sound_becomes_clips(model: matryo.Model, rng: np.random.Generator)
     assert short.ids.count(SOFT_AUDIO) == 12
 
 
+def test_sound_that_a_stream_encoded_takes_as_many_ids_as_it_has_tokens(
+    model: matryo.Model, rng: np.random.Generator, encoded: list[str]
+) -> None:
+    stream, samples = model.audio.stream(), sound(rng, 50_000)
+    pieces = [stream.push(piece) for piece in np.array_split(samples, 7)]
+    streamed = matryo.SoundTokens(np.concatenate([*pieces, stream.finish()]))
+    count = len(streamed.values)
+    assert count > 12  # more than a clip has
+    session = model.session(kv="f32")
+    answer = tokens(session, ["the", streamed, "a"])
+    assert session.ids.count(SOFT_AUDIO) == count and encoded == ["audio"]
+    item = {"type": "audio", "audio": matryo.SoundTokens(streamed.values.copy())}
+    assert tokens(model.session(kv="f32"), ["the", item, "a"]) == answer
+    ids = session.ids[: -len(answer)]
+    logits = model.logits(ids, audio=[streamed], positions="last", kv="f32")[0]
+    order = np.argsort(-logits)
+    assert answer[0] == int(order[(order != 0) & (order < 512)][0])
+    whole = matryo.SoundTokens(model.audio.encode(samples))
+    assert np.array_equal(whole.values, streamed.values)
+
+
+@pytest.mark.parametrize("values", [np.zeros((0, 64)), np.zeros(64), None, [[1.0]]])
+def test_what_is_no_array_of_tokens(values: Any) -> None:
+    with pytest.raises(InputError, match="sound tokens: expected an array"):
+        matryo.SoundTokens(values)
+
+
 def test_a_size_of_pictures_may_be_chosen(
     model: matryo.Model, rng: np.random.Generator, encoded: list[str]
 ) -> None:
@@ -295,6 +322,8 @@ def test_a_size_of_pictures_may_be_chosen(
             "1 pictures",
         ),
         (["a", np.zeros((9, 9, 3)), "<audio_soft_token>"], "1 pictures and 1 clips"),
+        (["a", matryo.SoundTokens(np.zeros((3, 63), np.float32))], "finite float32 .n, 64."),
+        (["a", matryo.SoundTokens(np.full((3, 64), np.nan, np.float32))], "finite float32"),
         (["a", 3.5], "part 1 of the prompt: expected a text"),
         (["a", {"type": "text", "text": 3}], "expected a text item"),
         ([{"type": "image"}, "a"], "part 0 of the prompt: expected an item of type image"),
