@@ -2,7 +2,7 @@
 
 In: samples (n,) float32 at 16 kHz, in pieces of any size. Out: tokens (m, d), the same bits that
 the whole sound would have given. Memory and work for a second of sound are constant: a token is one
-pass through the blocks, and it appears 0.13 s after its first sample arrived, plus that pass.
+pass through the blocks, which can begin 92 ms after the token's first sample.
 """
 
 from __future__ import annotations
