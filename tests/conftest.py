@@ -113,3 +113,11 @@ def multimodal_checkpoint(
     )
     write_text_files(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def seeing_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random multimodal model that can be talked to; see helpers/seeing.py. Read only."""
+    from helpers.seeing import make_seeing
+
+    return make_seeing(tmp_path_factory.mktemp("multimodal"))

@@ -47,7 +47,7 @@ class Pipeline:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._stages: dict[str, _Stage[Any]] = {}
+        self._stages: dict[str, Stage[Any]] = {}
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -61,7 +61,7 @@ class Pipeline:
     ) -> None:
         self.close()
 
-    def stage(self, name: str, items: Iterable[T], *, capacity: int) -> Iterator[T]:
+    def stage(self, name: str, items: Iterable[T], *, capacity: int) -> Stage[T]:
         """Begin to iterate over `items` in a new thread; returns an iterator over the same items.
 
         If `items` is a generator it runs, and is closed, in that thread.
@@ -72,7 +72,7 @@ class Pipeline:
         with self._lock:
             if self._is_closed or name in self._stages:
                 raise InputError(f"stage {name}: the pipeline has ended, or has one of that name")
-            stage = _Stage(name, items, capacity, self)
+            stage = Stage(name, items, capacity, self)
             self._stages[name] = stage
         stage.thread.start()
         return stage
@@ -92,7 +92,7 @@ class Pipeline:
             if stage.thread is not threading.current_thread():
                 stage.thread.join()
 
-    def current_stage(self) -> _Stage[Any] | None:
+    def current_stage(self) -> Stage[Any] | None:
         """The stage whose thread this is."""
         current = threading.current_thread()
         return next((one for one in self._stages.values() if one.thread is current), None)
@@ -102,8 +102,8 @@ class _Stopped(BaseException):
     """The pipeline was closed while a stage worked; no `except Exception` on the way catches it."""
 
 
-class _Stage(Generic[T], Iterator[T]):
-    """One thread and the queue of what it made."""
+class Stage(Generic[T], Iterator[T]):
+    """One thread and the queue of what it made; made by `Pipeline.stage`."""
 
     def __init__(self, name: str, items: Iterable[T], capacity: int, line: Pipeline) -> None:
         self._items, self._capacity, self._line = items, capacity, line
@@ -136,7 +136,14 @@ class _Stage(Generic[T], Iterator[T]):
                 raise error
             raise StopIteration
 
+    @property
+    def waiting(self) -> int:
+        """Items that can be had at once."""
+        with self._changed:
+            return len(self._waiting)
+
     def figures(self) -> StageFigures:
+        """What it did until now."""
         with self._changed:
             until = self._ended_at or time.perf_counter()
             whole = until - self._started_at if self._started_at else 0.0
@@ -144,6 +151,7 @@ class _Stage(Generic[T], Iterator[T]):
             return StageFigures(self._count, busy, self.starved_s, self._blocked_s)
 
     def close(self) -> None:
+        """Stop giving and taking; `Pipeline.close` calls it."""
         with self._changed:
             self._is_closed = True
             self._waiting.clear()
@@ -159,7 +167,7 @@ class _Stage(Generic[T], Iterator[T]):
             finally:
                 close = getattr(self._items, "close", None)
                 # Another stage is closed by the pipeline, not by its reader.
-                if close is not None and not isinstance(self._items, _Stage):
+                if close is not None and not isinstance(self._items, Stage):
                     close()
         except _Stopped:
             pass

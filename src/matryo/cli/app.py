@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from matryo.cli.bench import bench
+from matryo.cli.bench_video import bench_video
 from matryo.cli.chat import chat
 from matryo.cli.command import command
 from matryo.cli.convert import convert
 from matryo.cli.demo import demo
 from matryo.cli.info import info
+from matryo.cli.listen import listen
 from matryo.cli.pull import pull
 from matryo.cli.run import run
 from matryo.cli.slice import slice_checkpoint
+from matryo.cli.transcribe import transcribe
+from matryo.cli.watch import watch
+
+
+class TwoWords(TyperGroup):
+    """Commands of one word, which may have a name of two words beside them: `bench video`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The longer name wins."""
+        two = " ".join(args[:2])
+        if len(args) > 1 and two in self.commands:
+            return two, self.commands[two], args[2:]
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="matryo",
+    cls=TwoWords,
     help="One Gemma 3n checkpoint, every size, on the device you have.",
     no_args_is_help=True,
     add_completion=False,
@@ -31,11 +49,15 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
     "chat": chat,
+    "transcribe": transcribe,
+    "listen": listen,
+    "watch": watch,
     "pull": pull,
     "convert": convert,
     "slice": slice_checkpoint,
     "info": info,
     "bench": bench,
+    "bench video": bench_video,
     "demo": demo,
 }
 for name, function in COMMANDS.items():

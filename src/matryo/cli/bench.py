@@ -77,7 +77,7 @@ def bench(
     with Bar("Measuring", unit="runs") as bar:
         report = measure(opened, task, bar)
     if json:
-        write_json({**_machine(opened), **report.to_json()}, indent=1)
+        write_json({**machine(opened), **report.to_json()}, indent=1)
     else:
         _show(opened, report)
 
@@ -104,7 +104,8 @@ def _by_cost(model: Model, names: list[str]) -> tuple[str, ...]:
     return tuple(sorted(costs, key=lambda name: costs[name]))
 
 
-def _machine(model: Model) -> dict[str, object]:
+def machine(model: Model) -> dict[str, object]:
+    """What was measured on what: model, kind of weights, threads, instruction set."""
     from matryo import kernels
 
     return {
@@ -120,11 +121,11 @@ def _show(model: Model, report: Report) -> None:
     from matryo.cli.outcome import warn
     from matryo.cli.output import console, format_bytes, new_table, print_name
 
-    screen, machine, task = console(), _machine(model), report.task
+    screen, here, task = console(), machine(model), report.task
     print_name(
         screen,
-        f"{machine['model']}: weights {machine['weights']}, K/V {task.kv}, "
-        f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}, {machine['isa']}",
+        f"{here['model']}: weights {here['weights']}, K/V {task.kv}, "
+        f"{here['threads']} thread{'s' * (here['threads'] != 1)}, {here['isa']}",
     )
     count = len(report.bandwidth.rounds)
     table = new_table(

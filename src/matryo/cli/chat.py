@@ -44,7 +44,7 @@ def chat(
 def _talk(conversation: Conversation, *, json: bool) -> None:
     """A person types: an error or Ctrl-C ends an answer, and the conversation goes on."""
     from matryo.cli.lines import read_lines
-    from matryo.cli.outcome import CommandError, describe, reply
+    from matryo.cli.outcome import CommandError, error_block, reply
     from matryo.errors import MatryoError
 
     for line in read_lines(conversation.commands):
@@ -55,7 +55,7 @@ def _talk(conversation: Conversation, *, json: bool) -> None:
         except BrokenPipeError:
             raise
         except (CommandError, MatryoError, OSError) as error:
-            reply(f"error: {describe(error)}")
+            reply(error_block(error))
 
 
 def _answer_lines(conversation: Conversation, *, json: bool) -> None:

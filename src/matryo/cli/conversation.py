@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matryo.cli.answer import Result, resident_bytes
+from matryo.cli.attachments import read_attachments
 from matryo.cli.generate import generate
 from matryo.cli.models import open_session
 from matryo.cli.options import GenerationOptions, LoadOptions
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from matryo.loading import Model
 
 HELP = """\
+/attach FILE a picture, sound or video for the next message; may be repeated
 /size NAME   go on with another of the nested models, here and now
 /stats       messages, tokens, speed, memory
 /undo        take back the last exchange
@@ -45,6 +47,7 @@ class Conversation:
         self._options = options
         self._system = system
         self._commands: dict[str, Callable[[str], str]] = {
+            "/attach": self._attach,
             "/size": self._size,
             "/stats": self._stats,
             "/undo": self._undo,
@@ -63,17 +66,22 @@ class Conversation:
 
     def _begin(self) -> None:
         self._session = open_session(self._model, self._load)
+        self._attached: list[dict[str, Any]] = []
         self._messages: list[Message] = []
         if self._system is not None:
             self._messages.append({"role": "system", "content": self._system})
 
     def ask(self, text: str, *, json: bool) -> Result:
         """Show and return the answer to a message; what was said before an interruption stays."""
-        question: Message = {"role": "user", "content": text}
+        content: Any = text
+        if self._attached:
+            content = [*self._attached, {"type": "text", "text": text}]
+        question: Message = {"role": "user", "content": content}
         messages = [*self._messages, question]
         self._last = generate(self._session, messages, self._options, json=json)
         if self._last.text:
             self._messages = [*messages, {"role": "assistant", "content": self._last.text}]
+            self._attached = []
         return self._last
 
     def command(self, line: str) -> str:
@@ -85,6 +93,15 @@ class Conversation:
         if name not in self._commands:
             raise CommandError(f"unknown command {name}; /help lists them")
         return self._commands[name](argument.strip())
+
+    def _attach(self, argument: str) -> str:
+        if not argument:
+            raise CommandError("name a file")
+        file = argument if "://" in argument else str(Path(argument).expanduser())
+        (item,) = read_attachments(self._model, [file])
+        self._attached.append(item)
+        kinds = ", ".join(str(one["type"]) for one in self._attached)
+        return f"the next message comes with: {kinds}"
 
     def _size(self, argument: str) -> str:
         if argument:
@@ -124,7 +141,7 @@ class Conversation:
         path = _path(argument)
         messages = read_transcript(transcript_path(path))
         self._session = self._model.restore(path)
-        self._messages = messages
+        self._messages, self._attached = messages, []
         return f"loaded {path}: {len(self._messages)} messages"
 
 

@@ -46,6 +46,11 @@ class LiveLine:
         self._column = 0
         self._unfinished = True
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether text and status go to one terminal."""
+        return self._below
+
     def __enter__(self) -> LiveLine:
         return self
 

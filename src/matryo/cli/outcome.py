@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
@@ -21,7 +21,13 @@ PIPE_CLOSED = 141
 
 
 class CommandError(Exception):
-    """A mistake that the option parser cannot see; the message is shown as it is."""
+    """A mistake that the option parser cannot see; the message is shown as it is, and below it
+    `details`, one a line.
+    """
+
+    def __init__(self, message: str, details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
 
 
 def warn(message: str) -> None:
@@ -52,8 +58,14 @@ def reporting(*, debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {describe(error)}", file=sys.stderr)
+        print(error_block(error), file=sys.stderr)
         raise SystemExit(FAILED) from None
+
+
+def error_block(error: Exception) -> str:
+    """`error: ` and one line, and more of them for an error with details."""
+    details = error.details if isinstance(error, CommandError) else ()
+    return "\n".join([f"error: {describe(error)}", *(f"  {escape_name(one)}" for one in details)])
 
 
 def describe(error: Exception) -> str:

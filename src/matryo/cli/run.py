@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from matryo.cli.attachments import AttachOption
 from matryo.cli.options import GenerationOptions, JsonOption, LoadOptions
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def run(
         ),
     ] = None,
     *,
+    attach: AttachOption = None,
     load: LoadOptions,
     system: Annotated[
         str | None, typer.Option(help="Instructions put before the prompt.", show_default=False)
@@ -31,7 +33,7 @@ def run(
     generation: GenerationOptions,
     json: JsonOption = False,
 ) -> None:
-    """Answer one prompt.
+    """Answer one prompt, about pictures, sound and video if there are any.
 
     With --json every piece is one line, and the last line is a summary with the whole text.
     """
@@ -42,18 +44,23 @@ def run(
     from matryo.cli.prompt import read_prompt
 
     text = read_prompt(prompt)
+    from matryo.cli.attachments import read_attachments
     from matryo.cli.generate import generate
     from matryo.cli.models import open_model, open_session
 
-    session = open_session(open_model(load), load)
-    result = generate(session, text if raw else _messages(system, text), generation, json=json)
+    model = open_model(load)
+    items = read_attachments(model, attach or ())
+    asked: Any = [*items, text] if items else text
+    if not raw:
+        asked = _messages(system, [*items, {"type": "text", "text": text}] if items else text)
+    result = generate(open_session(model, load), asked, generation, json=json)
     if result.cancelled:
         raise KeyboardInterrupt
 
 
-def _messages(system: str | None, text: str) -> list[Message]:
+def _messages(system: str | None, content: Any) -> list[Message]:
     messages: list[Message] = []
     if system is not None:
         messages.append({"role": "system", "content": system})
-    messages.append({"role": "user", "content": text})
+    messages.append({"role": "user", "content": content})
     return messages

@@ -31,7 +31,7 @@ class Message(TypedDict):
     """One turn: `role` is system, user or assistant."""
 
     role: str
-    content: str | list[TextItem]
+    content: str | list[TextItem] | list[dict[str, Any]]
 
 
 class ChatTemplate:

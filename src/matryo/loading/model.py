@@ -23,6 +23,7 @@ from matryo.inputs.limits import DEFAULT_LIMITS, MediaLimits
 from matryo.inputs.tokenizer import Tokenizer
 from matryo.loading.opened import Opened
 from matryo.media.encode import Sound
+from matryo.media.library import MediaLibrary
 from matryo.media.merge import check_count, merged
 from matryo.model.cost import Cost, plan_cost
 from matryo.model.text import TextModel
@@ -164,6 +165,11 @@ class Model:
     def towers(self) -> TowerConfig:
         """Shapes and ids of the encoders; None for one that config.json does not have."""
         return self._opened.towers.config
+
+    @property
+    def library(self) -> MediaLibrary:
+        """Embeddings of pictures and clips, shared by all sessions of this model."""
+        return self._library
 
     def embed(
         self,

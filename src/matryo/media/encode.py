@@ -72,11 +72,17 @@ class MediaEncoder:
         Raises InputError for an array that is no sound, a clip that is too long, or if there is no
         encoder of sound.
         """
-        config = self.towers.require("audio")
-        assert isinstance(config, AudioConfig)
         if isinstance(sound, SoundTokens):
             return self.towers.embedder("audio").soft(sound.values)
-        features = self.clip_features(sound, cancel)
+        return self.filled(self.clip_features(sound, cancel))
+
+    def filled(self, features: F32) -> F32:
+        """Embeddings (n, d) of a sound, filled up to the length of every clip.
+
+        Raises InputError if they are more.
+        """
+        config = self.towers.require("audio")
+        assert isinstance(config, AudioConfig)
         if len(features) > config.ids.count:
             seconds = config.ids.count * config.frames_per_token // 100
             raise InputError(

@@ -52,6 +52,11 @@ class MediaLibrary:
         return self._encoder.towers
 
     @property
+    def image_size(self) -> int:
+        """Side of the pictures that the checkpoint was made for."""
+        return self._image_size
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of the embeddings that are kept."""
         return self._num_bytes

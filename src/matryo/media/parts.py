@@ -116,6 +116,8 @@ class PartReader:
                 f"{where}: expected an item of type {kind} with one source under {kind}, path or "
                 f"url, and maybe {allowed}; got the keys {', '.join(map(str, item))}"
             )
+        if isinstance(sources[0], MediaPart):
+            return [self._ready(sources[0], kind, where)]
         try:
             if kind == "audio" and isinstance(sources[0], SoundTokens):
                 return [self._tokens(sources[0])]
@@ -130,9 +132,17 @@ class PartReader:
             if isinstance(value, SoundTokens):
                 return [self._tokens(value)]
             source = self._source(value)
-            return self._read(_kind_of(source, self._limits), source, {})
+            return self._read(kind_of(source, self._limits), source, {})
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
+
+    def _ready(self, part: MediaPart, kind: str, where: str) -> MediaPart:
+        """A part that was made elsewhere, such as a frame of a pipeline or sound of a stream."""
+        tower = "vision" if kind == "image" else "audio"
+        if kind == "video" or part.tower != tower:
+            raise InputError(f"{where}: expected a part of type {kind}, got one of {part.tower}")
+        self._towers.require(tower)
+        return part
 
     def _read(self, kind: str, source: Source, options: Mapping[str, Any]) -> list[MediaPart]:
         match kind:
@@ -177,7 +187,7 @@ class PartReader:
             raise InputError(
                 f"{source.name}: expected at least 32 ms of sound, got {len(samples)} samples"
             )
-        length = min(CLIP_SAMPLES, config.ids.count * config.frames_per_token * 160)
+        length = clip_samples(config)
         parts = []
         for number, start in enumerate(range(0, len(samples), length)):
             piece = samples[start : start + length]
@@ -220,6 +230,11 @@ class PartReader:
             yield from self._clips(source, None)
 
 
+def clip_samples(config: AudioConfig) -> int:
+    """Samples of the longest clip: 30 s, or what its soft ids hold."""
+    return min(CLIP_SAMPLES, config.ids.count * config.frames_per_token * 160)
+
+
 def _without_pillow(value: object) -> object:
     """A Pillow image as an array, turned as its EXIF data says; anything else as it is."""
     if not _is_pillow(value):
@@ -231,7 +246,7 @@ def _without_pillow(value: object) -> object:
     return np.asarray(upright.convert("RGBA" if upright.has_transparency_data else "RGB"))
 
 
-def _kind_of(source: Source, limits: MediaLimits) -> str:
+def kind_of(source: Source, limits: MediaLimits) -> str:
     """image, audio or video, by shape or by content."""
     if source.array is not None:
         return "audio" if source.array.ndim == 1 else "image"

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 from matryo.engine import Cancel
 from matryo.errors import InputError
+from matryo.inputs.container import opened_container, seconds_of, sound_stream
 from matryo.inputs.limits import DEFAULT_LIMITS, MediaLimits
-from matryo.inputs.sound import sound_pieces
+from matryo.inputs.sniff import SOUNDS
+from matryo.inputs.sound import RATE, sound_pieces
 from matryo.inputs.source import Source
 from matryo.inputs.voice import VoiceOptions, utterances
 from matryo.pipeline import Pipeline
@@ -102,3 +104,16 @@ def sound_message(prompt: str, sound: object) -> dict[str, Any]:
     """The user's turn: the instruction, then the sound, as in the developer guide."""
     items = [{"type": "text", "text": prompt}, {"type": "audio", "audio": sound}]
     return {"role": "user", "content": items}
+
+
+def sound_seconds(source: object, *, limits: MediaLimits = DEFAULT_LIMITS) -> float | None:
+    """How long a recording says it is, without decoding it; None if it does not say.
+
+    Raises InputError if the source holds no sound.
+    """
+    opened = Source.of(source, limits=limits)
+    if opened.array is not None:
+        return len(opened.array) / RATE
+    kind = opened.require(("sound", "container"), f"sound ({SOUNDS})")
+    with opened_container(opened, kind, limits) as container:
+        return seconds_of(container, sound_stream(container, limits))

@@ -6,27 +6,15 @@ import threading
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from helpers.fake_session import FakeSession
+from helpers.media import sound_file
+from helpers.speech import RATE, conversation
 from matryo.errors import InputError
 from matryo.inputs.voice import VoiceOptions
 from matryo.speech.captions import CaptionEvent
-from matryo.speech.transcribe import transcribe
-
-F32 = npt.NDArray[np.float32]
-RATE = 16_000
-
-
-def speech(*seconds: float) -> F32:
-    """Tones that swell, with a second of silence before, between and after them."""
-    parts = [np.zeros(RATE, np.float32)]
-    for length in seconds:
-        time = np.arange(round(length * RATE)) / RATE
-        tone = 0.2 * np.sin(2 * np.pi * 220 * time) * (0.6 + 0.4 * np.sin(2 * np.pi * 5 * time))
-        parts += [tone.astype(np.float32), np.zeros(RATE, np.float32)]
-    return np.concatenate(parts)
+from matryo.speech.transcribe import sound_seconds, transcribe
 
 
 def run(session: FakeSession, sound: object, **options: Any) -> list[CaptionEvent]:
@@ -39,7 +27,7 @@ def texts(events: list[CaptionEvent]) -> list[str]:
 
 def test_captions_come_in_order_with_their_times() -> None:
     session = FakeSession(["Hello there.", "How are you?"])
-    events = run(session, speech(1.0, 2.0), language="en")
+    events = run(session, conversation(1.0, 2.0), language="en")
     assert [event.kind for event in events] == [
         "partial", "partial", "caption", "partial", "partial", "partial", "caption", "done",
     ]  # fmt: skip
@@ -56,7 +44,7 @@ def test_captions_come_in_order_with_their_times() -> None:
 
 
 def test_the_model_is_asked_as_in_its_guide_with_the_sound_of_one_utterance() -> None:
-    sound = speech(1.0, 0.5)
+    sound = conversation(1.0, 0.5)
     session = FakeSession(["a", "b"])
     run(session, sound, language="es", to="en")
     for messages in session.asked:
@@ -76,7 +64,7 @@ def test_the_model_is_asked_as_in_its_guide_with_the_sound_of_one_utterance() ->
 
 def test_a_translation_is_told_from_the_words() -> None:
     session = FakeSession(["Hola.\nEnglish: Hello."])
-    events = run(session, speech(1.0), to="en")
+    events = run(session, conversation(1.0), to="en")
     caption = events[-2].caption
     assert caption is not None
     assert (caption.text, caption.translation) == ("Hola.", "Hello.")
@@ -84,7 +72,7 @@ def test_a_translation_is_told_from_the_words() -> None:
 
 def test_a_window_shows_the_model_what_was_said_before() -> None:
     session = FakeSession(["one", "two", "three", "four"])
-    run(session, speech(0.5, 0.5, 0.5, 0.5), window=2)
+    run(session, conversation(0.5, 0.5, 0.5, 0.5), window=2)
     assert [len(messages) for messages in session.asked] == [1, 3, 5, 5]
     last = session.asked[-1]
     assert [message["content"] for message in last[1::2]] == ["two", "three"]
@@ -92,7 +80,7 @@ def test_a_window_shows_the_model_what_was_said_before() -> None:
 
 
 def test_what_is_not_understood_gives_no_caption() -> None:
-    events = run(FakeSession(["", "yes"]), speech(0.5, 0.5))
+    events = run(FakeSession(["", "yes"]), conversation(0.5, 0.5))
     assert texts(events) == ["yes"]
     assert [event.index for event in events if event.kind == "caption"] == [0]
 
@@ -110,7 +98,7 @@ def test_cancelling_keeps_what_there_is() -> None:
         ["first caption", "stops in the middle", "never"],
         on_word=lambda word: cancel.set() if word == "in" else None,
     )
-    events = run(session, speech(0.5, 0.5, 0.5), cancel=cancel)
+    events = run(session, conversation(0.5, 0.5, 0.5), cancel=cancel)
     assert texts(events) == ["first caption", "stops in"]
     assert (events[-1].kind, events[-1].is_cancelled, events[-1].index) == ("done", True, 2)
     assert len(session.asked) == 2
@@ -119,19 +107,19 @@ def test_cancelling_keeps_what_there_is() -> None:
 def test_cancelled_before_the_start() -> None:
     cancel = threading.Event()
     cancel.set()
-    (end,) = run(FakeSession(["never"]), speech(0.5), cancel=cancel)
+    (end,) = run(FakeSession(["never"]), conversation(0.5), cancel=cancel)
     assert end.is_cancelled
 
 
 def test_long_speech_is_cut_into_clips() -> None:
     session = FakeSession(["a", "b", "c"])
-    events = run(session, speech(5.0), voice=VoiceOptions(longest_s=2.0))
+    events = run(session, conversation(5.0), voice=VoiceOptions(longest_s=2.0))
     assert texts(events) == ["a", "b", "c"]
     assert all(len(messages[0]["content"][1]["audio"]) <= 2 * RATE for messages in session.asked)
 
 
 def test_closing_early_ends_the_thread() -> None:
-    events = transcribe(FakeSession(["a b c", "d"]), speech(0.5, 0.5))
+    events = transcribe(FakeSession(["a b c", "d"]), conversation(0.5, 0.5))
     next(events)
     events.close()  # type: ignore[attr-defined]
     assert [one.name for one in threading.enumerate() if one.name.startswith("matryo-")] == []
@@ -148,7 +136,7 @@ def test_closing_early_ends_the_thread() -> None:
 )
 def test_bad_options_are_refused_at_once(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        transcribe(FakeSession([]), speech(0.5), **options)
+        transcribe(FakeSession([]), conversation(0.5), **options)
 
 
 def test_an_unreadable_file_is_refused(tmp_path: Any) -> None:
@@ -158,3 +146,11 @@ def test_an_unreadable_file_is_refused(tmp_path: Any) -> None:
     broken.write_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt ")
     with pytest.raises(InputError):
         run(FakeSession(["a"]), broken)
+
+
+def test_the_length_is_what_the_header_says() -> None:
+    assert sound_seconds(conversation(1.0)) == 3.0
+    file = sound_file(conversation(1.0)[None], RATE, "wav", "pcm_s16le")
+    assert sound_seconds(file) == pytest.approx(3.0)
+    with pytest.raises(InputError, match="expected sound"):
+        sound_seconds(b"no sound at all, whatever it is, for sure")

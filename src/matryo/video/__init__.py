@@ -1,0 +1,1 @@
+"""Video: frames decoded, compared and encoded while the model reads and answers."""
