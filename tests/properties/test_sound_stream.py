@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from helpers.sound import F32, TINY_CONFIG, audio_encoder, sound
 from matryo.model.audio import AudioEncoder
 
-ENCODERS = {kind: audio_encoder(kind=kind) for kind in ("f32", "q8", "q4")}
+ENCODERS = {kind: audio_encoder(kind=kind) for kind in ("f32", "bf16", "q8")}
 SOUND = sound(np.random.default_rng(11), 30_000)
 
 

@@ -3,8 +3,8 @@
 In: a source of tensors under their names below `audio_tower.`, the encoder's config, the weights
 kind of the packed checkpoint. Out: the `PackedTensor`s of docs/sound.md. What does not depend on
 the sound is computed here once: the projected position signal, the scale of queries. Filters of the
-stem, taps and norms stay float32; the large matrices take the kind. With q4 only the feed-forwards
-(two thirds of the bytes) and the light convolution's products have 4 bits.
+stem, taps and norms stay float32; the large matrices take the kind, but 8 bits where the language
+model has 4: of features that went through 12 blocks of 4 bits a third is noise (docs/sound.md).
 Source: transformers `modeling_gemma3n.py` (names, the position signal).
 """
 
@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from matryo.checkpoint.pack import PackedTensor
 from matryo.errors import CheckpointError, ConfigError
-from matryo.quantize import WEIGHTS
 from matryo.tower_config import AudioConfig
 
 F32 = npt.NDArray[np.float32]
@@ -56,7 +55,7 @@ _QUERY_SCALE = "attention.attn.per_dim_scale"
 _POSITION = "attention.attn.relative_position_embedding.pos_proj.weight"
 _DEPTHWISE = "lconv1d.depthwise_conv1d.weight"
 _STEM = "subsample_conv_projection."
-_KEPT_AT_Q8 = ("input", "attention.q", "attention.k", "attention.v", "attention.o")
+MATRIX_KINDS: Mapping[str, str] = {"f32": "f32", "bf16": "bf16", "q8": "q8", "q4": "q8"}
 
 
 class AudioSource(Protocol):
@@ -98,10 +97,10 @@ def audio_tensors(source: AudioSource, config: AudioConfig, weights: str) -> lis
     weights: f32, bf16, q8 or q4, as for the language model. Raises CheckpointError naming a tensor
     that is missing, unknown or misshapen, ConfigError for unknown `weights`.
     """
-    if weights not in WEIGHTS:
-        raise ConfigError(f"weights is {weights!r}; allowed: {', '.join(WEIGHTS)}")
+    if weights not in MATRIX_KINDS:
+        raise ConfigError(f"weights is {weights!r}; allowed: {', '.join(MATRIX_KINDS)}")
     _check(source.shapes, audio_shapes(config))
-    packer = _Packer(source, config, weights)
+    packer = _Packer(source, config, MATRIX_KINDS[weights])
     tensors = [*packer.stem(), *(t for n in range(config.num_layers) for t in packer.block(n))]
     return sorted(tensors, key=lambda tensor: tensor.kind is None)
 
@@ -123,8 +122,8 @@ def _check(got: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
 
 
 class _Packer:
-    def __init__(self, source: AudioSource, config: AudioConfig, weights: str) -> None:
-        self._source, self._config, self._weights = source, config, weights
+    def __init__(self, source: AudioSource, config: AudioConfig, kind: str) -> None:
+        self._source, self._config, self._kind = source, config, kind
 
     def stem(self) -> Iterator[PackedTensor]:
         channels_in = 1
@@ -164,9 +163,7 @@ class _Packer:
             self._source.forget(name, slice(first, last))
             return dense
 
-        small_error = self._weights == "q4" and ours.endswith(_KEPT_AT_Q8)
-        kind = "q8" if small_error else self._weights
-        return PackedTensor(0, ours, kind, "panel", (rows, cols), read)
+        return PackedTensor(0, ours, self._kind, "panel", (rows, cols), read)
 
     def _vector(
         self, ours: str, name: str, shape: Shape, change: Callable[[F32], F32] = lambda dense: dense

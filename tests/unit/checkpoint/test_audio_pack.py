@@ -19,8 +19,9 @@ def test_large_matrices_have_the_kind_and_lie_where_they_were(kind: str) -> None
     packed = packed_audio(TINY_CONFIG, STATE, kind)
     weights = build_audio_weights(TINY_CONFIG, packed, kernels.Matrix)
     block = weights.blocks[1]
-    assert block.feed_forward_end.up.kind == block.light_conv.start.kind == kind
-    assert block.attention.o.kind == weights.input.kind == ("q8" if kind == "q4" else kind)
+    wanted = "q8" if kind == "q4" else kind
+    assert block.feed_forward_end.up.kind == block.light_conv.start.kind == wanted
+    assert block.attention.o.kind == weights.input.kind == wanted
     assert weights.stem[1].filter.kind == "f32"
     assert np.shares_memory(block.light_conv.end.data, packed["blocks.1.conv.end"])
 
