@@ -4,9 +4,9 @@ In: an open source of tensors under timm's names, the weights kind of the packed
 tensors of docs/architecture.md section 5: dense filters (Co, kh, kw, Ci), because channels are what
 the kernels run along; depthwise filters (k, k, C); vectors. `q8` and `q4` store dense filters as
 int8 with one float32 scale per output channel: 4 bits are too few for weights that are read once a
-picture. Blocks without a residual connection stay bf16 then, because all that follows passes
-through them (docs/pictures.md has the figures). The stem, depthwise filters and vectors are float32
-everywhere; they are 0.5 % of the bytes. Source: timm `mobilenetv5.py` (names).
+picture. What hurts most in int8 stays bf16 then (`_kept_exact`; docs/pictures.md has the figures).
+The stem, depthwise filters and vectors are float32 everywhere; they are 0.5 % of the bytes.
+Source: timm `mobilenetv5.py` (names).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from matryo.errors import CheckpointError, ConfigError
 from matryo.kernels.reference_pack import bf16_bits
 from matryo.kernels.reference_vision import quantize_filter
 from matryo.tower_config import VisionConfig
-from matryo.vision_structure import Shape, vision_structure
+from matryo.vision_structure import Shape, VisionStructure, vision_structure
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
@@ -128,14 +128,25 @@ def vision_tensors(source: Source, config: VisionConfig, weights: str) -> list[V
         return PREFIX + _expected_name(ours, names)
 
     structure = vision_structure(config, shapes, label)
-    halving = tuple(f"{block.name}." for stage in structure.stages for block in stage[:1])
+    exact = _kept_exact(structure)
     tensors: list[VisionTensor] = []
     for ours, shape in structure.shapes().items():
         kind = FILTER_KINDS[weights]
-        if kind == "i8" and ours.startswith(halving):
+        if kind == "i8" and ours.startswith(exact):
             kind = "bf16"
         tensors += _packed(source, names[ours], ours, shape, kind)
     return tensors
+
+
+def _kept_exact(structure: VisionStructure) -> tuple[str, ...]:
+    """Blocks that are not rounded to int8, as beginnings of names.
+
+    The first block of each stage has no residual connection, so all that follows passes through its
+    rounded products; stages before the last two and the fusion cost little and hurt next most.
+    """
+    early = [block for stage in structure.stages[:-2] for block in stage]
+    halving = [stage[0] for stage in structure.stages[-2:]]
+    return tuple(f"{block.name}." for block in (*early, *halving, structure.fusion))
 
 
 def _packed(

@@ -88,11 +88,11 @@ def test_packed_tensors_are_checked() -> None:
     tensors = packed(random_state(TINY), "q8")
     weights_of(tensors)
     broken: list[tuple[dict[str, Array], str]] = [
-        ({"stages.0.1.expand.scales": np.ones(3, np.float32)}, "expand.scales: wrong shape"),
-        ({"stages.0.1.expand.scales": np.full(64, np.nan, np.float32)}, "scales: holds NaN"),
-        ({"stages.0.1.expand.scales": np.ones(64)}, "scales: wrong dtype .*float32"),
-        ({"stages.0.1.start.scales": np.ones(64, np.float32)}, "start.scales: unknown tensor"),
-        ({"stages.0.1.expand": np.ones((64, 3, 3, 16))}, "expand: wrong dtype .*got float64"),
+        ({"stages.2.1.expand.scales": np.ones(3, np.float32)}, "expand.scales: wrong shape"),
+        ({"stages.2.1.expand.scales": np.full(32, np.nan, np.float32)}, "scales: holds NaN"),
+        ({"stages.2.1.expand.scales": np.ones(64)}, "scales: wrong dtype .*float32"),
+        ({"stages.2.1.start.scales": np.ones(64, np.float32)}, "start.scales: unknown tensor"),
+        ({"stages.2.1.expand": np.ones((32, 1, 1, 32))}, "expand: wrong dtype .*got float64"),
         ({"stem.norm": np.ones(16, np.uint16)}, "stem.norm: wrong dtype .*got uint16"),
         ({"stem.norm": np.full(16, np.inf, np.float32)}, "stem.norm: holds NaN or infinity"),
         ({"stem.norm": np.ones(15, np.float32)}, "stem.norm: wrong shape"),
@@ -100,6 +100,6 @@ def test_packed_tensors_are_checked() -> None:
     for change, message in broken:
         with pytest.raises(CheckpointError, match=message):
             weights_of({**tensors, **change})
-    del tensors["fusion.project.scales"]
-    with pytest.raises(CheckpointError, match=r"fusion\.project\.scales: tensor is missing"):
+    del tensors["stages.3.3.project.scales"]
+    with pytest.raises(CheckpointError, match=r"stages\.3\.3\.project\.scales: tensor is missing"):
         weights_of(tensors)
