@@ -29,17 +29,24 @@ if TYPE_CHECKING:
         PlanError,
         ShapeError,
     )
+    from matryo.inputs.voice import VoiceOptions
     from matryo.loading.load import load
     from matryo.loading.model import Model
     from matryo.media.encode import SoundTokens
     from matryo.plan import Plan
     from matryo.sampling import GREEDY, Sampling
     from matryo.session import Event, Session, Stats
+    from matryo.speech.captions import Caption, CaptionEvent
+    from matryo.speech.listen import listen
+    from matryo.speech.transcribe import transcribe
+    from matryo.video.watch import WatchEvent, WatchOptions, watch
 
 __all__ = [
     "GREEDY",
     "CancelledError",
     "CapacityError",
+    "Caption",
+    "CaptionEvent",
     "CheckpointError",
     "ConfigError",
     "Embeddings",
@@ -57,7 +64,13 @@ __all__ = [
     "ShapeError",
     "SoundTokens",
     "Stats",
+    "VoiceOptions",
+    "WatchEvent",
+    "WatchOptions",
+    "listen",
     "load",
+    "transcribe",
+    "watch",
 ]
 
 _HOME = {
@@ -68,6 +81,11 @@ _HOME = {
     "matryo.plan": ("Plan",),
     "matryo.sampling": ("GREEDY", "Sampling"),
     "matryo.session": ("Event", "Session", "Stats"),
+    "matryo.inputs.voice": ("VoiceOptions",),
+    "matryo.speech.captions": ("Caption", "CaptionEvent"),
+    "matryo.speech.listen": ("listen",),
+    "matryo.speech.transcribe": ("transcribe",),
+    "matryo.video.watch": ("WatchEvent", "WatchOptions", "watch"),
     "matryo.errors": tuple(name for name in __all__ if name.endswith("Error")),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
