@@ -8,7 +8,7 @@
 // panel's part of a block of K waits in the first-level cache meanwhile. Arithmetic contract: one
 // accumulator an output, k ascending with one fma each (f32) or exact integer sums (i8), so an
 // output has the same bits for any blocking and any team. A row that is finished has its sum of
-// squares in 64 partial sums, as in kernels_vector.h.
+// squares, or of exponentials, in 32 partial sums, column c in partial sum c mod 32.
 #pragma once
 
 #include <stddef.h>

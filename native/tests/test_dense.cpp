@@ -1,5 +1,4 @@
-// Convolutions of pictures: f32 products and rows have the bits of the scalar table. Products of
-// codes go through strips whose layout is each table's own; the Python tests compare their results.
+// Convolutions of pictures: products, codes and rows have the bits of the scalar table.
 #include "check.h"
 
 namespace matryo {
@@ -32,6 +31,36 @@ void test_block(int32_t pixels, int32_t num_panels, int64_t depth) {
       return sums;
     });
   }
+}
+
+// Weights up to the bound of kMostFour where `narrow` asks for it, up to 127 elsewhere.
+void test_codes(int32_t pixels, int32_t num_panels, int64_t values, bool narrow) {
+  const int64_t depth = (values + 7) / 8 * 8, stride = num_panels * kPanel + 3;
+  const int64_t strips = (pixels + kCodeStrip - 1) / kCodeStrip;
+  const std::vector<float> x = random_floats(pixels * values);
+  std::vector<int8_t> panels(static_cast<size_t>(num_panels * depth * kPanel));
+  for (int8_t& code : panels) code = static_cast<int8_t>(uniform() * (narrow ? 64.5 : 127.9));
+  const float inverse[] = {30.0f, 20.0f, 10.0f, 40.0f}, zeros[] = {60.0f, 63.0f, 0.0f, 127.0f};
+  for (const bool accumulate : {false, true}) {
+    expect_as_scalar("dense_i8", [&](const Kernels& table) {
+      std::vector<uint8_t> packed(static_cast<size_t>(strips * kCodeStrip * depth));
+      for (int64_t first = 0; first < pixels; first += kCodeStrip) {
+        const auto count = static_cast<int32_t>(std::min<int64_t>(kCodeStrip, pixels - first));
+        const float* rows[kCodeStrip] = {};
+        for (int32_t r = 0; r < count; ++r) rows[r] = x.data() + (first + r) * values;
+        table.interleave_codes(rows, inverse, zeros, count, values, packed.data() + first * depth);
+      }
+      std::vector<int32_t> sums(static_cast<size_t>(pixels * stride), 77);
+      table.dense_i8({packed.data(), pixels, panels.data(), depth * kPanel, num_panels, depth,
+                      narrow, sums.data(), stride, accumulate});
+      return std::vector<float>(sums.begin(), sums.end());
+    });
+  }
+  expect_as_scalar("value_range", [&](const Kernels& table) {
+    std::vector<float> range(2);
+    table.value_range(x.data(), values, range.data());
+    return range;
+  });
 }
 
 void test_finish(int64_t n) {
@@ -71,8 +100,13 @@ void test_depthwise(int64_t channels, int32_t count) {
 }  // namespace
 
 void test_dense_kernels() {
+  static_assert(sizeof(DenseKernels) == 8 * sizeof(void*),
+                "the table grew: test the new entry here");
   for (const int32_t pixels : {1, 5, 6, 7, 13, 24}) {
-    for (const int64_t depth : {1, 7, 32, 75}) test_block(pixels, 1 + pixels % 3, depth);
+    for (const int64_t depth : {1, 7, 32, 75}) {
+      test_block(pixels, 1 + pixels % 6, depth);
+      for (const bool narrow : {false, true}) test_codes(pixels, 1 + pixels % 6, depth, narrow);
+    }
   }
   for (const int64_t n : {1, 15, 16, 17, 64, 100}) {
     test_finish(n);

@@ -72,9 +72,14 @@ def quantize_filter(weights: F32) -> tuple[I8, F32]:
     weights 8g + {0, 1, 4, 5} or 8g + {2, 3, 6, 7} would add up to more than 256 steps.
     """
     rows = weights.reshape(len(weights), -1)
-    fours = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))).reshape(len(rows), -1, 2, 2, 2)
-    sums = [np.maximum(part, 0).sum(axis=(2, 4)).max(axis=(1, 2)) for part in (fours, -fours)]
-    most = np.maximum(sums[0], sums[1]) / np.float32(_MOST_FOUR)
+    padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8)))
+    positive = np.maximum(padded, 0)
+    most = np.zeros(len(rows), np.float32)
+    for part in (positive, positive - padded):
+        for four in ((0, 1, 4, 5), (2, 3, 6, 7)):
+            sums = sum(part[:, i::8] for i in four)
+            most = np.maximum(most, np.max(sums, axis=1))
+    most /= np.float32(_MOST_FOUR)
     scales = np.maximum(np.abs(rows).max(axis=1) / np.float32(127.0), most)
     steps = np.where(scales > 0, scales, np.float32(1.0))[:, None]
     return np.rint(rows / steps).astype(np.int8).reshape(weights.shape), scales
@@ -186,7 +191,8 @@ def _quantize_rows(rows: F32) -> tuple[F32, F32, F32]:
     inverse = np.float32(127.0) / np.where(width > 0, width, np.float32(np.inf))
     zeros = np.rint(-low * inverse)
     codes = np.clip(np.rint(rows * inverse[:, None]) + zeros[:, None], 0, 127)
-    return codes, zeros, width / np.float32(127.0)
+    steps: F32 = (width / np.float32(127.0)).astype(np.float32)
+    return codes, zeros, steps
 
 
 def _finish(
