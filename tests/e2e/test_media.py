@@ -166,6 +166,26 @@ def test_ctrl_c_keeps_the_captions_that_there_are(
     assert "1\r\n00:00:00," in screen.screen and "\n200\r\n" not in screen.screen
 
 
+def test_ctrl_c_ends_listening_and_watching(
+    home: Path, seeing: tuple[str, ...], files: dict[str, Path], tmp_path: Path
+) -> None:
+    long = tmp_path / "long.mp4"
+    still = [picture(48, 64)] * 600
+    long.write_bytes(video_file(still, 10, sound=conversation(*[0.7] * 30, pause=0.7)[None]))
+    with Terminal("listen", long, *seeing, "-n", "4", home=home) as screen:
+        screen.expect("lag 0.")
+        screen.type("\x03")
+        assert screen.wait() == 130
+    with Terminal(
+        "watch", long, *seeing, "--every", "2", "--fps", "5", "-n", "200", home=home
+    ) as other:
+        other.expect("[0:02-0:04]")
+        other.type("\x03")
+        assert other.wait() == 130
+    assert "Traceback" not in screen.screen + other.screen
+    assert re.search(r"\d+ frames: 1 encoded, \d+ reused", other.screen)
+
+
 def test_listen_captions_a_file_while_it_is_played(
     home: Path, seeing: tuple[str, ...], files: dict[str, Path]
 ) -> None:

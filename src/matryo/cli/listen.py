@@ -62,8 +62,8 @@ def listen(
     pieces = _sound(file, device)
     model = open_model(load)
     require_encoder(model, "audio")
-    shown = Shown(CaptionFormat.TEXT, events_as_json=json)
     with interruptible() as cancel, LiveLine() as line:
+        shown = Shown(CaptionFormat.TEXT, line, events_as_json=json, grows=False)
 
         def progress(event: CaptionEvent) -> None:
             if event.kind == "caption" and not json:
@@ -80,7 +80,7 @@ def listen(
             max_tokens=max_tokens,
             cancel=cancel,
         )
-        shown.show(events, line, progress)
+        shown.show(events, progress)
         line.remark(shown.lag_remark())
     if shown.is_cancelled and file is not None:
         raise KeyboardInterrupt

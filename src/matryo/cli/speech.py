@@ -6,7 +6,7 @@ what is being said, how far it is and how late.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
@@ -119,41 +119,66 @@ def event_json(event: CaptionEvent) -> dict[str, Any]:
 class Shown:
     """Writes captions; `captions` are those that are complete, `lags` how late each was."""
 
-    def __init__(self, kind: CaptionFormat, *, events_as_json: bool) -> None:
-        self._kind, self._as_json = kind, events_as_json
+    def __init__(
+        self, kind: CaptionFormat, line: LiveLine, *, events_as_json: bool, grows: bool
+    ) -> None:
+        """grows: whether a partial caption only ever becomes longer, so that it can be written."""
+        self._kind, self._line, self._as_json = kind, line, events_as_json
+        self._streams = grows and kind is CaptionFormat.TEXT
+        self._written = ""  # of the caption that is not complete
         self.captions: list[Caption] = []
         self.lags: list[float] = []
         self.is_cancelled = False
 
-    def show(self, events: Iterable[CaptionEvent], line: LiveLine, progress: Any = None) -> None:
-        """Write the events as they come; `progress(event)` is told of each."""
-        from matryo.speech.captions import formatted, header
-
-        as_lines = self._kind.value if self._kind is not CaptionFormat.JSON else "text"
-        if not self._as_json and self._kind is not CaptionFormat.JSON:
-            line.write(header(as_lines))  # type: ignore[arg-type]
+    def show(
+        self,
+        events: Iterable[CaptionEvent],
+        progress: Callable[[CaptionEvent], None] = lambda event: None,
+    ) -> None:
+        """Write the events as they come; `progress` is told of each afterwards."""
+        self._begin()
         for event in events:
-            if event.caption is not None and event.kind == "caption":
+            if event.kind == "caption" and event.caption is not None:
                 self.captions.append(event.caption)
                 self.lags.append(event.lag_s)
             if self._as_json:
                 write_json(event_json(event))
-            elif event.caption is not None and self._kind is not CaptionFormat.JSON:
-                if event.kind == "caption":
-                    line.write(formatted(event.caption, len(self.captions), as_lines))  # type: ignore[arg-type]
-                else:
-                    line.status(lambda event=event: f"… {event.caption.shown}")  # type: ignore[misc]
-            if progress is not None:
-                progress(event)
+            elif event.caption is not None:
+                self._write(event.caption, is_whole=event.kind == "caption")
             self.is_cancelled = event.is_cancelled
+            progress(event)
         if self._kind is CaptionFormat.JSON and not self._as_json:
-            write_json(
-                {
-                    "captions": [caption.to_json() for caption in self.captions],
-                    "cancelled": self.is_cancelled,
-                },
-                indent=1,
-            )
+            captions = [caption.to_json() for caption in self.captions]
+            write_json({"captions": captions, "cancelled": self.is_cancelled}, indent=1)
+
+    def _begin(self) -> None:
+        from matryo.speech.captions import header
+
+        if self._kind is CaptionFormat.VTT and not self._as_json:
+            self._line.write(header("vtt"))
+
+    def _write(self, caption: Caption, *, is_whole: bool) -> None:
+        from matryo.speech.captions import formatted
+
+        if self._kind is CaptionFormat.JSON:
+            return
+        if is_whole:
+            text = formatted(caption, len(self.captions), self._kind.value)
+            self._line.write(self._rest(text))
+            self._written = ""
+        elif self._streams:
+            self._line.write(self._rest(formatted(caption, 0, "text").rstrip("\n")))
+        else:
+            self._line.status(lambda: f"… {caption.shown}")
+
+    def _rest(self, text: str) -> str:
+        """What of a text is not on the screen yet; all of it, on a new line, if it was changed."""
+        if not text.startswith(self._written):
+            self._written, before = text, "\n"
+            return before + text
+        rest = text[len(self._written) :]
+        self._written = text
+        return rest
 
     def lag_remark(self) -> str:
         """`12 captions · lag 0.8 s, at most 1.4 s`."""

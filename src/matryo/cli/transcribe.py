@@ -56,12 +56,13 @@ def transcribe(
     seconds = sound_seconds(source)
     model = open_model(load)
     require_encoder(model, "audio", f"{file} is sound, and ")
-    shown = Shown(format, events_as_json=json)
     with (
         interruptible() as cancel,
         LiveLine() as line,
         Bar("Transcribing", unit="s of sound") as bar,
     ):
+        # A translation is known when the words before it are: it does not grow from its beginning.
+        shown = Shown(format, line, events_as_json=json, grows=to is None)
 
         def progress(event: CaptionEvent) -> None:
             # A bar and a growing text cannot share a terminal: there the status line says it.
@@ -81,6 +82,6 @@ def transcribe(
             max_tokens=max_tokens,
             cancel=cancel,
         )
-        shown.show(events, line, progress)
+        shown.show(events, progress)
     if shown.is_cancelled:
         raise KeyboardInterrupt
