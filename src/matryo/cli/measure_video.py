@@ -131,13 +131,13 @@ def measure_video(model: Model, task: VideoTask, progress: Progress) -> VideoRep
     rows: dict[int, list[dict[str, float]]] = {size: [] for size in task.sizes}
     with Contention() as contention:
         pictures = [frame.rgb for frame in islice(_frames(task, None), 32)]
-        for number in range(-1, task.rounds):  # round -1 warms up
+        for size in task.sizes:  # the first picture of a size pages weights in
+            model.library.encoder.image(to_pixels(resized(pictures[0], (size, size))))
+        for number in range(task.rounds):
             for place, size in enumerate(task.sizes):
-                done = (number + 1) * len(task.sizes) + place
-                progress(done, (task.rounds + 1) * len(task.sizes), f"{size} pixels")
-                row = _measure_size(model, task, size, pictures)
-                if number >= 0:
-                    rows[size].append(row)
+                done = number * len(task.sizes) + place
+                progress(done, task.rounds * len(task.sizes), f"{size} pixels")
+                rows[size].append(_measure_size(model, task, size, pictures))
     return VideoReport(
         task=task,
         sizes={size: _figures(found) for size, found in rows.items()},
@@ -203,7 +203,7 @@ class _Encoder:
         self._encoder = encoder
 
     def soft(self, part: MediaPart, cancel: object = None) -> object:
-        return self._encoder.image(part.data())
+        return self._encoder.soft(part.tower, part.data())
 
 
 def _sustained(

@@ -20,7 +20,7 @@ from matryo.cli.output import write_json
 if TYPE_CHECKING:
     from matryo.inputs.voice import VoiceOptions
     from matryo.loading import Model
-    from matryo.speech.captions import Caption, CaptionEvent
+    from matryo.speech.captions import Caption, CaptionEvent, Format
 
 
 class Target(StrEnum):
@@ -163,8 +163,8 @@ class Shown:
         if self._kind is CaptionFormat.JSON:
             return
         if is_whole:
-            text = formatted(caption, len(self.captions), self._kind.value)
-            self._line.write(self._rest(text))
+            kind: Format = self._kind.value  # type: ignore[assignment]
+            self._line.write(self._rest(formatted(caption, len(self.captions), kind)))
             self._written = ""
         elif self._streams:
             self._line.write(self._rest(formatted(caption, 0, "text").rstrip("\n")))
