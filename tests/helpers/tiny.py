@@ -46,7 +46,7 @@ def sliced_model(
         "activation_sparsity_pattern": [whole.activation_sparsity_pattern[n] for n in layers],
     }
     small = tiny_model(**{key: value for key, value in {**_shape_of(whole), **changes}.items()})
-    small.load_state_dict(_sliced_state(model.state_dict(), layers, ffn_width, whole), strict=True)
+    small.load_state_dict(sliced_state(model.state_dict(), layers, ffn_width, whole), strict=True)
     return small
 
 
@@ -54,7 +54,7 @@ def _shape_of(config: Gemma3nTextConfig) -> dict[str, Any]:
     return {key: getattr(config, key) for key in SHAPE}
 
 
-def _sliced_state(
+def sliced_state(
     state: dict[str, torch.Tensor],
     layers: Sequence[int],
     ffn_width: Sequence[int],

@@ -1,0 +1,164 @@
+"""Cross-entropy and distillation over a large vocabulary, without its logits in memory.
+
+In: final hidden states (N, d) and the head's weight (V, d). Out: the mean loss, with gradients for
+both. Logits exist for a few rows at a time: their gradients are formed in the same pass, so that
+nothing of size N·V is held or computed twice. A 262 k vocabulary costs 128 MB instead of 1 MB for
+every token of the batch.
+
+N tokens with a label · d model · V vocab
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+IGNORED = -100  # the label of a token that is not to be predicted, as everywhere in transformers
+LOGITS = 1 << 25  # held at a time: 128 MB in float32, and a few times that while they are worked on
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What turns hidden states into logits: `cap·tanh(h Wᵀ / cap)`; cap 0 = no cap."""
+
+    hidden: torch.Tensor
+    weight: torch.Tensor
+    softcap: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLoss:
+    """Means over the labelled tokens, in nats.
+
+    loss: the weighted sum, which has gradients · cross_entropy, divergence: its parts, without;
+    divergence is KL(teacher || student) at the temperature, times its square
+    """
+
+    loss: torch.Tensor
+    cross_entropy: torch.Tensor
+    divergence: torch.Tensor
+
+
+def head_loss(
+    student: Head,
+    labels: torch.Tensor,
+    *,
+    teacher: Head | None = None,
+    cross_entropy: float = 1.0,
+    divergence: float = 0.0,
+    temperature: float = 1.0,
+    logits: int = LOGITS,
+) -> HeadLoss:
+    """`cross_entropy` · CE + `divergence` · KL, over the tokens whose label is not IGNORED.
+
+    student.hidden (..., d), labels (...): the id that follows each · teacher.hidden (..., d') is
+    taken as it is · logits: how many are held at a time
+    With no labelled token at all the loss is 0, with gradients of 0.
+    """
+    flat = labels.reshape(-1)
+    wanted = (flat != IGNORED).nonzero().squeeze(1)
+    whole = wanted.numel() == flat.numel()
+
+    def rows(hidden: torch.Tensor) -> torch.Tensor:
+        every = hidden.reshape(-1, hidden.shape[-1])
+        return every if whole else every.index_select(0, wanted)
+
+    if teacher is not None:
+        teacher = Head(rows(teacher.hidden).detach(), teacher.weight.detach(), teacher.softcap)
+    options = _Options(
+        teacher if divergence else None,
+        student.softcap,
+        cross_entropy,
+        divergence,
+        temperature,
+        max(1, logits // student.weight.shape[0]),
+        torch.is_grad_enabled(),
+    )
+    chosen = flat if whole else flat.index_select(0, wanted)
+    hidden = rows(student.hidden)
+    return HeadLoss(
+        *_HeadLoss.apply(hidden, student.weight, chosen, options)  # type: ignore[no-untyped-call]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    teacher: Head | None
+    softcap: float
+    cross_entropy: float
+    divergence: float
+    temperature: float
+    rows: int
+    with_gradients: bool
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Forward: the loss and, in the same pass over the rows, its gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, o: _Options
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        sums = torch.zeros(2, dtype=torch.float64, device=hidden.device)
+        hidden_grad = torch.empty_like(hidden) if o.with_gradients else None
+        # Summed in float32 whatever the weight is: hundreds of small parts in bf16 lose the last.
+        weight_grad = torch.zeros_like(weight, dtype=torch.float32) if o.with_gradients else None
+        count = max(1, labels.numel())
+        for start in range(0, labels.numel(), o.rows):
+            part = slice(start, start + o.rows)
+            logits_grad = _chunk(hidden[part], weight, labels[part], o, part, sums)
+            if hidden_grad is not None and weight_grad is not None:
+                logits_grad /= count
+                hidden_grad[part] = logits_grad @ weight.to(logits_grad.dtype)
+                weight_grad += logits_grad.T @ hidden[part].to(logits_grad.dtype)
+        if hidden_grad is not None and weight_grad is not None:
+            ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype))
+        cross_entropy, divergence = (sums / count).float().unbind()
+        total = o.cross_entropy * cross_entropy + o.divergence * divergence
+        ctx.mark_non_differentiable(cross_entropy, divergence)
+        return total, cross_entropy, divergence
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        hidden_grad, weight_grad = ctx.saved_tensors
+        return hidden_grad * grads[0], weight_grad * grads[0], None, None
+
+
+def _chunk(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    o: _Options,
+    part: slice,
+    sums: torch.Tensor,
+) -> torch.Tensor:
+    """Adds the losses of some rows to `sums`; returns the gradient of their uncapped logits."""
+    logits, slope = _capped(hidden, weight, o.softcap)
+    index = torch.arange(labels.numel(), device=labels.device)
+    log_probabilities = functional.log_softmax(logits, -1)
+    sums[0] -= log_probabilities[index, labels].sum()
+    gradient = log_probabilities.exp_()
+    gradient[index, labels] -= 1
+    gradient *= o.cross_entropy
+    if o.teacher is not None:
+        wanted = _capped(o.teacher.hidden[part], o.teacher.weight, o.teacher.softcap)[0]
+        ours = functional.log_softmax(logits / o.temperature, -1)
+        theirs = functional.log_softmax(wanted / o.temperature, -1)
+        probabilities = theirs.exp()
+        sums[1] += (probabilities * (theirs - ours)).sum() * o.temperature**2
+        gradient += (o.divergence * o.temperature) * (ours.exp_() - probabilities)
+    return gradient if slope is None else gradient.mul_(slope)
+
+
+def _capped(
+    hidden: torch.Tensor, weight: torch.Tensor, softcap: float
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Logits (n, V) in float32 and the slope of the cap at each; None where there is no cap."""
+    logits = (hidden @ weight.T).float()
+    if not softcap:
+        return logits, None
+    bent = torch.tanh_(logits.div_(softcap))
+    return bent * softcap, 1 - bent * bent

@@ -1,0 +1,93 @@
+"""The nested objective: the loss of one pass at one plan, taught by the widest.
+
+In: a nested model, token ids and the ids that follow them, a plan, the widest pass' hidden states.
+Out: the loss with gradients, its parts without. Cross-entropy, KL divergence from the widest rung's
+distribution, squared distance from its final hidden states; weights say how much of each.
+Source: arXiv 2310.07707 (joint loss over sub-models).
+
+B batch · T tokens · d model
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from matryo.plan import Plan
+from matryo.train.head import LOGITS, Head, head_loss
+from matryo.train.nested import LanguageModel, hidden_states, softcap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossWeights:
+    """How much of each loss a taught pass takes; one without a teacher has cross-entropy alone."""
+
+    cross_entropy: float = 1.0
+    divergence: float = 0.0
+    hidden: float = 0.0
+    temperature: float = 1.0
+
+    @property
+    def need_teacher(self) -> bool:
+        return bool(self.divergence or self.hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class PassLoss:
+    """What one pass gave; only `loss` has gradients. In nats a token; `distance` is relative:
+    0 = the teacher's states, 1 = as far from them as zero is.
+
+    hidden (B, T, d): the pass' own final states, for passes that learn from it
+    """
+
+    loss: torch.Tensor
+    cross_entropy: torch.Tensor
+    divergence: torch.Tensor
+    distance: torch.Tensor
+    hidden: torch.Tensor
+
+
+class NestedObjective(torch.nn.Module):
+    """A nested model with its loss, as one module: what wraps it, to shard it, sees it all."""
+
+    def __init__(self, model: LanguageModel, weights: LossWeights, logits: int = LOGITS) -> None:
+        """logits: how many are held at a time; a larger number needs memory and saves little."""
+        super().__init__()
+        self.model, self.weights, self.logits = model, weights, logits
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        plan: Plan | None = None,
+        teacher: torch.Tensor | None = None,
+    ) -> PassLoss:
+        """input_ids, labels (B, T): labels[t] is the id after input_ids[t], or IGNORED.
+
+        teacher (B, T, d): final states of the widest plan on the same ids; None = learn from the
+        text alone
+        """
+        hidden = hidden_states(self.model, plan, input_ids=input_ids)
+        weights = self.weights if teacher is not None else LossWeights()
+        head, cap = self.model.lm_head.weight, softcap(self.model)
+        parts = head_loss(
+            Head(hidden, head, cap),
+            labels,
+            teacher=None if teacher is None else Head(teacher, head, cap),
+            cross_entropy=weights.cross_entropy,
+            divergence=weights.divergence,
+            temperature=weights.temperature,
+            logits=self.logits,
+        )
+        loss, distance = parts.loss, torch.zeros_like(parts.loss.detach())
+        if teacher is not None and weights.hidden:
+            error = relative_distance(hidden, teacher.detach())
+            loss, distance = loss + weights.hidden * error, error.detach()
+        return PassLoss(loss, parts.cross_entropy, parts.divergence, distance, hidden)
+
+
+def relative_distance(hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Squared distance over the target's squared length, mean over tokens; in float32."""
+    difference = (hidden.float() - target.float()).square().sum(-1)
+    return (difference / target.float().square().sum(-1).clamp(min=1e-12)).mean()
