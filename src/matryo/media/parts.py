@@ -210,9 +210,9 @@ class PartReader:
         return MediaPart("audio", digest.hexdigest(), len(values), None, own)
 
     def _video(self, source: Source, options: Mapping[str, Any]) -> Iterator[MediaPart]:
-        """Frames, then the sound track."""
+        """Frames, evenly over the whole video, then the sound track."""
         from matryo.inputs.image import to_pixels
-        from matryo.inputs.video import video_frames, video_info
+        from matryo.inputs.video import frame_times, video_frames, video_info
 
         config = self._towers.require("vision")
         side = _whole("size", options.get("size", self._image_size), 1, 1 << 13)
@@ -220,13 +220,16 @@ class PartReader:
         rate = options.get("rate", 1.0)
         if isinstance(rate, bool) or not isinstance(rate, int | float):
             raise InputError(f"rate: expected frames a second, got {rate!r}")
-        frames = video_frames(source, float(rate), side, max_frames=most, limits=self._limits)
-        for frame in frames:
+        info = video_info(source, limits=self._limits)
+        times = None if info.seconds is None else frame_times(info.seconds, most, float(rate))
+        for frame in video_frames(
+            source, float(rate), side, times=times, max_frames=most, limits=self._limits
+        ):
             content = hashlib.sha256(f"frame {side} {frame.rgb.shape} ".encode())
             content.update(np.ascontiguousarray(frame.rgb).data)
             load = partial(to_pixels, frame.rgb)
             yield MediaPart("vision", content.hexdigest(), config.ids.count, load)
-        if options.get("sound", True) and video_info(source, limits=self._limits).has_sound:
+        if options.get("sound", True) and info.has_sound:
             yield from self._clips(source, None)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import matryo
+from helpers.media import sound_file, video_file
 from helpers.media_text import IMAGE_SIDE
 from helpers.towers import IDS
 from matryo.errors import CapacityError, CheckpointError, InputError
@@ -290,6 +291,37 @@ def test_sound_that_a_stream_encoded_takes_as_many_ids_as_it_has_tokens(
 def test_what_is_no_array_of_tokens(values: Any) -> None:
     with pytest.raises(InputError, match="sound tokens: expected an array"):
         matryo.SoundTokens(values)
+
+
+def test_a_video_is_its_frames_and_its_sound(
+    model: matryo.Model, rng: np.random.Generator, tmp_path: Path, encoded: list[str]
+) -> None:
+    frames = [np.full((48, 64, 3), 8 * n, np.uint8) for n in range(30)]  # 3 s
+    track = (0.1 * rng.standard_normal((1, 16_000))).astype(np.float32)
+    path = tmp_path / "a.mp4"
+    path.write_bytes(video_file(frames, sound=track))
+    session = model.session()
+    session.prefill(["the", path, "a"])
+    assert session.ids.count(SOFT_IMAGE) == 3 * 16 and session.ids.count(SOFT_AUDIO) == 12
+    assert encoded == ["vision"] * 3 + ["audio"]
+    item = {"type": "video", "video": path, "rate": 2.0, "max_frames": 2, "sound": False}
+    silent = model.session()
+    silent.prefill([user("the", item)])
+    assert silent.ids.count(SOFT_IMAGE) == 2 * 16 and SOFT_AUDIO not in silent.ids
+    for wrong in ({"rate": "fast"}, {"rate": 0.0}, {"max_frames": 0}, {"size": 0}):
+        with pytest.raises(InputError, match="message 0, item 1"):
+            silent.generate([user("the", {**item, **wrong})])
+
+
+def test_sound_files_are_told_from_videos(
+    model: matryo.Model, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    for container, codec in (("wav", "pcm_s16le"), ("ogg", "flac")):
+        path = tmp_path / "sound"  # the name says nothing
+        path.write_bytes(sound_file(sound(rng)[None], 16_000, container, codec))
+        session = model.session()
+        session.prefill(["a", path])
+        assert session.ids.count(SOFT_AUDIO) == 12
 
 
 def test_a_size_of_pictures_may_be_chosen(
