@@ -23,13 +23,9 @@ def model(multimodal_checkpoint: Path) -> Iterator[matryo.Model]:
         yield model
 
 
-def answer(session: Session) -> list[int | None]:
-    """Two tokens, which are then taken back."""
-    length = len(session)
-    events = session.generate(max_tokens=2, sampling=matryo.GREEDY)
-    found = [event.token for event in events if event.kind == "token"]
-    session.trim(length)
-    return found
+def next_logits(session: Session) -> Any:
+    """Logits of the next token; the session stays as it is."""
+    return session._run_waiting(None, None).copy()
 
 
 def turn(content: list[Any]) -> list[dict[str, Any]]:
@@ -79,7 +75,7 @@ def test_any_history_gives_the_answer_of_a_fresh_session(
         fresh = model.session(session.plan)
         fresh.prefill(turn(said))
         assert session.ids == fresh.ids
-        assert answer(session) == answer(fresh)
+        assert np.array_equal(next_logits(session), next_logits(fresh))
 
 
 class _After:

@@ -87,6 +87,8 @@ class MediaLibrary:
         Raises CancelledError if `cancel` says so while it is encoded, InputError if it cannot be.
         """
         found = self.find(part)
+        if found is None and part.embeddings is not None:
+            return part.embeddings
         if found is None:
             found = self._encoder.soft(part.tower, part.data(), cancel)
             found.flags.writeable = False

@@ -46,7 +46,7 @@ class MediaPart:
     setting that changes the result
     """
 
-    __slots__ = ("_data", "_load", "count", "digest", "tower")
+    __slots__ = ("_data", "_load", "count", "digest", "embeddings", "tower")
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class MediaPart:
         data: F32 | SoundTokens | None = None,
     ) -> None:
         """load: gives pixels or samples, None if they cannot be had again · data: decoded ones."""
+        self.embeddings: F32 | None = None  # of a restored session, trusted for no other one
         self.tower, self.digest, self.count = tower, digest, count
         self._load, self._data = load, data
 

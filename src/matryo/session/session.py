@@ -249,7 +249,7 @@ class Session:
         session._ids = stored.ids
         session._placed = stored.placed
         for number, values in stored.embeddings.items():
-            runtime.library.keep(stored.placed[number].part, values)
+            stored.placed[number].part.embeddings = values
         session._sequence = stored.sequence
         session._last_sampling = stored.sampling
         return session

@@ -189,7 +189,12 @@ def test_a_session_saved_before_its_picture_was_computed(
     assert events[-1].finish_reason == "cancelled" and session.num_cached == 0
     session.save(tmp_path / "saved")
     model._library.clear()
-    assert tokens(model.restore(tmp_path / "saved")) == tokens(session)
+    back = model.restore(tmp_path / "saved")
+    restored = tokens(back)
+    assert model._library.num_bytes == 0  # a file's embeddings serve its own session only
+    assert restored == tokens(session)
+    ours, theirs = (one._sequence.cache.export() for one in (back, session))
+    assert all(np.array_equal(page, theirs[name]) for name, page in ours.items())
 
 
 @pytest.mark.parametrize(
