@@ -190,6 +190,7 @@ def test_figures_tell_work_from_waiting() -> None:
     assert figures["slow"].busy_s > 0.15
     assert figures["fast"].blocked_s > 0.05 > figures["slow"].blocked_s
     assert figures["slow"].starved_s < 0.05
+    assert figures["fast"].busy_s < figures["fast"].blocked_s
 
 
 def test_a_stage_that_makes_no_sense_is_refused() -> None:

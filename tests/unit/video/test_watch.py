@@ -57,6 +57,8 @@ def test_the_whole_video_is_looked_at_evenly_and_answered_once(model: matryo.Mod
     assert "".join(event.text for event in events if event.kind == "text") == answer.text
     assert (answer.start_s, answer.end_s) == (0.0, 2.5)
     assert media_of(session) == ["vision"] * 3
+    assert answer.stats is not None
+    assert answer.stats.cached_tokens > 3 * 16  # frames were read before the question
     assert events[-1].kind == "done" and not events[-1].is_cancelled
 
 
