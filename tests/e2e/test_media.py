@@ -197,6 +197,7 @@ def test_listen_captions_a_file_while_it_is_played(
     captions = [event for event in found if event["event"] == "caption"]
     assert [event["index"] for event in captions] == [0, 1]
     assert all(event["lag_s"] > 0.3 for event in captions)  # a pause has to be one first
+    assert invoke("listen", "--no-fill", files["photo"], *seeing, home=home).returncode == 1
     whole = invoke("transcribe", files["talk"], *seeing, "-n", "6", home=home)
     assert [event["text"] for event in captions] == whole.stdout.splitlines()
 

@@ -20,6 +20,10 @@ class FakeSession:
     ) -> None:
         self._answers, self._on_word = list(answers), on_word
         self.asked: list[list[Mapping[str, Any]]] = []
+        self.prefilled: list[list[Mapping[str, Any]]] = []
+
+    def prefill(self, prompt: Sequence[Mapping[str, Any]], *, cancel: Cancel | None = None) -> None:
+        self.prefilled.append(list(prompt))
 
     def generate(
         self,

@@ -36,6 +36,14 @@ def listen(
             min=0.0, help="Seconds of speech after which a caption is shown unfinished; 0 = never."
         ),
     ] = 3.0,
+    fill: Annotated[
+        bool,
+        typer.Option(
+            "--fill/--no-fill",
+            help="Fill utterances up to the length of a clip, as in training; without, captions "
+            "come sooner.",
+        ),
+    ] = True,
     device: Annotated[
         str | None,
         typer.Option(help="The microphone, by name or number.", show_default="the system's"),
@@ -77,6 +85,7 @@ def listen(
             to=to.value if to else None,
             voice=voice_options(model, gate),
             partial_s=partial,
+            fill=fill,
             max_tokens=max_tokens,
             cancel=cancel,
         )

@@ -43,10 +43,11 @@ class MediaPart:
     """One picture or clip of a prompt.
 
     tower: vision or audio · count: its soft ids · digest: of what it was made from, with every
-    setting that changes the result
+    setting that changes the result · growing: (key, rows) of sound that is still arriving: the
+    first rows are those of every part with this key
     """
 
-    __slots__ = ("_data", "_load", "count", "digest", "embeddings", "tower")
+    __slots__ = ("_data", "_load", "count", "digest", "embeddings", "growing", "tower")
 
     def __init__(
         self,
@@ -55,11 +56,12 @@ class MediaPart:
         count: int,
         load: Load | None,
         data: F32 | SoundTokens | None = None,
+        growing: tuple[str, int] | None = None,
     ) -> None:
         """load: gives pixels or samples, None if they cannot be had again · data: decoded ones."""
         self.embeddings: F32 | None = None  # of a restored session, trusted for no other one
         self.tower, self.digest, self.count = tower, digest, count
-        self._load, self._data = load, data
+        self._load, self._data, self.growing = load, data, growing
 
     def __repr__(self) -> str:
         return f"<MediaPart {self.tower} {self.digest[:12]} {self.count} tokens>"

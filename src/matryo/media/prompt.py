@@ -51,6 +51,15 @@ class Placed:
             other.start, theirs.tower, theirs.count, theirs.digest,
         )  # fmt: skip
 
+    def same_rows(self, other: Placed) -> int:
+        """How many features two parts that are not the same begin with in common: those of one
+        sound, of which one part holds more than the other.
+        """
+        mine, theirs = self.part.growing, other.part.growing
+        if self.start != other.start or mine is None or theirs is None or mine[0] != theirs[0]:
+            return 0
+        return min(mine[1], theirs[1])
+
 
 def placeholder(tower: str, towers: Towers, tokenizer: Tokenizer) -> str:
     """The text that stands for one part of a tower."""
@@ -109,7 +118,7 @@ def same_until(first: Sequence[Placed], second: Sequence[Placed]) -> int | None:
     """The first place where two conversations of equal ids show something else; None if nowhere."""
     for one, other in zip(first, second, strict=False):
         if not one.same(other):
-            return min(one.start, other.start)
+            return min(one.start, other.start) + one.same_rows(other)
     if len(first) == len(second):
         return None
     return (first if len(first) > len(second) else second)[min(len(first), len(second))].start

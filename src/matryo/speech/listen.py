@@ -8,9 +8,10 @@ are read by the model. If it is slower than the speaker, partial captions are le
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from matryo.engine import Cancel
 from matryo.errors import InputError
@@ -32,6 +33,14 @@ PARTIAL_S = 3.0  # of speech, between two partial captions
 _WAITING = 4096  # pieces of sound, or steps of an utterance, that wait for a slow model: minutes
 
 
+class Reads(Generates, Protocol):
+    """A session, as far as live captions need one."""
+
+    def prefill(
+        self, prompt: Sequence[Mapping[str, Any]], *, cancel: Cancel | None = None
+    ) -> None: ...
+
+
 @dataclass(slots=True)
 class _Interrupted:
     """Says stop to a partial caption: for the caller, or because a whole utterance is there."""
@@ -48,13 +57,14 @@ class _Interrupted:
 
 def listen(
     model: Model,
-    session: Generates,
+    session: Reads,
     pieces: Iterable[Samples],
     *,
     language: str | None = None,
     to: str | None = None,
     voice: VoiceOptions | None = None,
     partial_s: float = PARTIAL_S,
+    fill: bool = True,
     max_tokens: int = MAX_TOKENS,
     sampling: Sampling = GREEDY,
     cancel: Cancel | None = None,
@@ -63,7 +73,9 @@ def listen(
 
     pieces: of a microphone, or of a recording at its own pace (`hearing.paced`); they are taken
     from a thread · language, to, voice: as in `transcribe` · partial_s: seconds of speech after
-    which an open utterance is read, 0 for never
+    which an open utterance is read, 0 for never · fill: give every utterance as many soft tokens as
+    a clip has, as in training; False gives it its own alone, and reads them while they come: the
+    caption is there sooner, of a prompt that training never showed
     cancel: asked before every token and piece; what is known of an open utterance becomes a caption
     Raises InputError at once for a language or number that cannot be used, or if the model has no
     encoder of sound; while iterating whatever `pieces` raise.
@@ -75,6 +87,7 @@ def listen(
     library = model.library
     embed = library.towers.embedder("audio").soft
     tokens = library.towers.require("audio").ids.count
+    stream_key = secrets.token_hex(16)
     whole: list[int] = []  # numbers of utterances that have ended, known before they are read
 
     def steps(arrived: Iterable[Any]) -> Iterator[Heard]:
@@ -83,11 +96,15 @@ def listen(
                 whole.append(step.number)
             yield step
 
-    def part_of(step: Heard) -> MediaPart:
-        values = library.encoder.filled(step.embeddings[:tokens])
-        part = MediaPart("audio", hashlib.sha256(values.tobytes()).hexdigest(), tokens, None)
+    def message(step: Heard) -> dict[str, Any]:
+        values = step.embeddings[:tokens]
+        growing = (f"{stream_key} {step.number}", len(values))
+        if fill:
+            values = library.encoder.filled(values)
+        digest = hashlib.sha256(values.tobytes()).hexdigest()
+        part = MediaPart("audio", digest, len(values), None, growing=growing)
         library.keep(part, values)
-        return part
+        return sound_message(prompt, part)
 
     def stopped() -> bool:
         return cancel is not None and cancel.is_set()
@@ -107,12 +124,14 @@ def listen(
                 is_late = heard.waiting > 0 or arrived.waiting > 1
                 is_due = partial_s > 0 and step.end_s - read_s >= partial_s and not is_late
                 if not (step.is_whole or is_due):
+                    if not (fill or is_late):
+                        session.prefill([message(step)], cancel=cancel)
                     continue
                 read_s = step.end_s
                 answer = Answer(index, step.start_s, step.end_s, to=to, since=step.spoken_at)
                 stop = cancel if step.is_whole else _Interrupted(cancel, whole, number)
                 events = session.generate(
-                    [sound_message(prompt, part_of(step))],
+                    [message(step)],
                     max_tokens=max_tokens, sampling=sampling, cancel=stop,
                 )  # fmt: skip
                 for event in answer.events(events, is_whole=step.is_whole):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from matryo.engine import Cancel
-from matryo.errors import CancelledError, InputError
+from matryo.errors import CancelledError, ConfigError
 from matryo.inputs.changes import DEFAULT_THRESHOLD
 from matryo.inputs.limits import DEFAULT_LIMITS, MediaLimits
 from matryo.inputs.sound import RATE, sound_pieces
@@ -49,6 +49,7 @@ class WatchOptions:
     size: side of a frame in pixels, None = the checkpoint's · threshold: similarity from which a
     frame reuses the embeddings of one before, more than 1 for never · sound: take it along
     max_tokens: of an answer
+    Raises ConfigError for values that cannot be used.
     """
 
     rate: float = 1.0
@@ -57,6 +58,14 @@ class WatchOptions:
     threshold: float = DEFAULT_THRESHOLD
     sound: bool = True
     max_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "every_s", "size", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name}: expected more than 0, got {value}")
+        if not self.threshold >= 0:
+            raise ConfigError(f"threshold: expected a similarity from 0, got {self.threshold}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +146,6 @@ class _Plan:
         wants_sound = options.sound and info.has_sound and "audio" in library.towers.present
         audio = library.towers.require("audio") if wants_sound else None
         every = options.every_s
-        if every is not None and not 0 < every < math.inf:
-            raise InputError(f"every_s: expected more than 0 seconds, got {every}")
-        if not 0 < options.rate < math.inf:
-            raise InputError(f"rate: expected more than 0 frames a second, got {options.rate}")
         question = ask or (QUESTION if every is None else PART_QUESTION)
         clip_s = 30.0
         if isinstance(audio, AudioConfig):

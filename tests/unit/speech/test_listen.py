@@ -16,10 +16,10 @@ import matryo
 from helpers.fake_session import FakeSession
 from helpers.speech import RATE, conversation
 from matryo.errors import InputError
-from matryo.inputs.voice import VoiceOptions
+from matryo.inputs.voice import VoiceOptions, utterances
 from matryo.speech.captions import CaptionEvent
 from matryo.speech.listen import listen
-from matryo.speech.transcribe import transcribe
+from matryo.speech.transcribe import sound_message, transcribe
 
 F32 = npt.NDArray[np.float32]
 VOICE = VoiceOptions(longest_s=1.9)
@@ -68,23 +68,8 @@ def test_captions_are_those_of_the_recording(model: matryo.Model) -> None:
 
 def test_what_is_spoken_is_read_before_it_ends(model: matryo.Model) -> None:
     """Sound that comes no faster than it is read has partial captions of growing length."""
-    sound = Slowly(conversation(1.6))
     session = FakeSession([f"caption {number}" for number in range(40)])
-    sound.allowed.release()
-    events: list[CaptionEvent] = []
-    done = threading.Event()
-
-    def feed() -> None:
-        while not done.wait(0.02):
-            sound.allowed.release()
-
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    try:
-        events = list(listen(model, session, sound, voice=VOICE, partial_s=0.3))
-    finally:
-        done.set()
-        feeder.join()
+    events = paced_by(session, conversation(1.6), model, partial_s=0.3)
     partial = [event for event in events if event.kind == "partial" and event.caption]
     ends = sorted({event.caption.end_s for event in partial if event.caption})
     assert len(ends) >= 3
@@ -109,6 +94,65 @@ def test_a_slow_model_leaves_partial_captions_out_and_no_words(model: matryo.Mod
     events = list(listen(model, session, at_once(), voice=VOICE, partial_s=0.2))
     assert texts(events) == ["one", "two", "three"]
     assert len(session.asked) == 3
+
+
+def paced_by(session: Any, sound: F32, model: matryo.Model, **options: Any) -> list[CaptionEvent]:
+    """Sound that comes slowly enough for every step of it to be read."""
+    slow, done = Slowly(sound), threading.Event()
+
+    def feed() -> None:
+        while not done.wait(0.02):
+            slow.allowed.release()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        return list(listen(model, session, slow, voice=VOICE, **options))
+    finally:
+        done.set()
+        feeder.join()
+
+
+def test_without_filling_tokens_are_read_while_they_come(model: matryo.Model) -> None:
+    session = FakeSession(["one"])
+    paced_by(session, conversation(1.2), model, partial_s=0, fill=False)
+    counts = [prompt[0]["content"][1]["audio"].count for prompt in session.prefilled]
+    assert len(counts) >= 3 and counts == sorted(counts)
+    final = session.asked[0][0]["content"][1]["audio"]
+    assert final.count > counts[-1] and final.growing[1] == final.count
+    filled = FakeSession(["one"])
+    paced_by(filled, conversation(1.2), model, partial_s=0)
+    assert filled.prefilled == []
+    assert filled.asked[0][0]["content"][1]["audio"].count == 12
+
+
+def test_what_was_read_is_not_read_again_and_changes_no_answer(model: matryo.Model) -> None:
+    session, sound = model.session(), conversation(1.2)
+    events = paced_by(session, sound, model, partial_s=0, fill=False, max_tokens=6)
+    (caption,) = (event for event in events if event.kind == "caption")
+    assert caption.stats is not None
+    computed = caption.stats.prompt_tokens - caption.stats.cached_tokens
+    (one,) = utterances([sound], VOICE)
+    streamed = matryo.SoundTokens(model.audio.encode(one.samples))
+    assert computed < len(streamed.values) + 5  # the last tokens, and what stands behind them
+    message = sound_message("Transcribe the following speech segment:", streamed)
+    fresh = model.session().generate([message], max_tokens=6, sampling=matryo.GREEDY)
+    text = "".join(event.text for event in fresh)
+    assert caption.caption is not None and caption.caption.text == text.strip()
+
+
+def test_a_partial_caption_leaves_its_tokens_to_the_next(model: matryo.Model) -> None:
+    session = model.session()
+    events = paced_by(session, conversation(1.4), model, partial_s=0.6, max_tokens=3)
+    caption = events[-2]
+    assert caption.kind == "caption" and caption.stats is not None
+    empty = len(model.tokenizer.encode("Transcribe the following speech segment:"))
+    assert caption.stats.cached_tokens > empty + 6  # more than the words before the sound
+    once = list(
+        listen(model, model.session(), pieces(conversation(1.4)), voice=VOICE, partial_s=0,
+               max_tokens=3)
+    )  # fmt: skip
+    assert texts(events) == texts(once)
 
 
 def test_the_prompt_and_the_clip_are_those_of_transcription(model: matryo.Model) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import matryo
 from helpers.media import picture, tone, video_file
-from matryo.errors import InputError
+from matryo.errors import ConfigError, InputError
 from matryo.video.watch import WatchEvent, WatchOptions, watch
 
 BLACK, WHITE = np.zeros((48, 64, 3), np.uint8), np.full((48, 64, 3), 255, np.uint8)
@@ -147,14 +147,15 @@ def test_the_stages_say_what_they_did(model: matryo.Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [({"every_s": 0.0}, "every_s"), ({"rate": 0.0}, "rate"), ({"rate": float("nan")}, "rate")],
-)
-def test_bad_options_are_refused_at_once(
-    model: matryo.Model, options: dict[str, float], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        watch(model, model.session(), SILENT, None, WatchOptions(**options))  # type: ignore[arg-type]
+    "options",
+    [
+        {"every_s": 0.0}, {"rate": 0.0}, {"rate": float("nan")}, {"rate": float("inf")},
+        {"size": 0}, {"max_tokens": 0}, {"threshold": -0.1}, {"threshold": float("nan")},
+    ],
+)  # fmt: skip
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(options))}: expected"):
+        WatchOptions(**options)
 
 
 def test_what_cannot_be_watched_is_refused_at_once(model: matryo.Model) -> None:
