@@ -17,6 +17,8 @@ from helpers.fake_session import FakeSession
 from helpers.speech import RATE, conversation
 from matryo.errors import InputError
 from matryo.inputs.voice import VoiceOptions, utterances
+from matryo.media.parts import MediaPart
+from matryo.media.prompt import Placed, same_until
 from matryo.speech.captions import CaptionEvent
 from matryo.speech.listen import listen
 from matryo.speech.transcribe import sound_message, transcribe
@@ -139,6 +141,19 @@ def test_what_was_read_is_not_read_again_and_changes_no_answer(model: matryo.Mod
     fresh = model.session().generate([message], max_tokens=6, sampling=matryo.GREEDY)
     text = "".join(event.text for event in fresh)
     assert caption.caption is not None and caption.caption.text == text.strip()
+
+
+def test_two_parts_of_one_sound_share_what_both_hold() -> None:
+    def placed(digest: str, key: str | None, rows: int, start: int = 7) -> Placed:
+        growing = None if key is None else (key, rows)
+        return Placed(start, MediaPart("audio", digest, 12, None, growing=growing), 12)
+
+    early, late = placed("a", "talk", 4), placed("b", "talk", 9)
+    assert same_until([early], [late]) == same_until([late], [early]) == 7 + 4
+    assert same_until([early], [placed("b", "other", 9)]) == 7
+    assert same_until([early], [placed("b", None, 0)]) == 7
+    assert same_until([early], [placed("b", "talk", 9, start=5)]) == 5
+    assert same_until([early], [placed("a", None, 0)]) is None
 
 
 def test_a_partial_caption_leaves_its_tokens_to_the_next(model: matryo.Model) -> None:
