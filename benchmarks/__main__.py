@@ -48,7 +48,7 @@ def all_steps(chosen: argparse.Namespace) -> dict[str, object]:
 
 
 def measure_quality(chosen: argparse.Namespace) -> dict[str, object]:
-    options = Options("", chosen.threads)
+    options = Options(models="", threads=chosen.threads)
     return quality.measure(
         chosen.trained, chosen.heldout, options, chosen.scratch, chosen.results, chosen.characters
     )
@@ -60,9 +60,14 @@ def write_pages() -> list[str]:
 
 def options_from(chosen: argparse.Namespace, rounds: int) -> Options:
     return Options(
-        chosen.models, chosen.threads, rounds, chosen.weights, chosen.ours, chosen.llama,
-        chosen.llama_version,
-    )  # fmt: skip
+        models=chosen.models,
+        threads=chosen.threads,
+        rounds=rounds,
+        weights=chosen.weights,
+        ours=chosen.ours,
+        llama=chosen.llama,
+        llama_version=chosen.llama_version,
+    )
 
 
 def parser() -> argparse.ArgumentParser:

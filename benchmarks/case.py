@@ -88,7 +88,7 @@ class Result:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """Where the checkpoints and programs are, and how many threads everybody gets."""
 

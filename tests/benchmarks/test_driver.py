@@ -70,7 +70,9 @@ def test_an_interrupt_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(runner, "Worker", lambda name, options: Interrupted(name, [], 2))
     cases = [CASE, Case("prefill", "e4b", prompt=16)]
-    (kept,) = runner.run_cases(cases, ["a"], Options("", rounds=3), False, {}, cast(Probe, Still()))
+    (kept,) = runner.run_cases(
+        cases, ["a"], Options(models="", rounds=3), False, {}, cast(Probe, Still())
+    )
     assert kept["title"] == CASE.title
     assert isinstance(kept["measurements"], list)
     assert len(kept["measurements"]) == 2
@@ -87,7 +89,7 @@ def test_llama_bench_is_asked_for_one_test_a_round(
     folder = Path(str(tmp_path))
     for name in (file, "llama-bench"):
         (folder / name).touch()
-    options = Options(str(folder), threads=3, llama=str(folder))
+    options = Options(models=str(folder), threads=3, llama=str(folder))
     assert module.available(options) == (True, "")  # type: ignore[attr-defined]
     state = module.load(options)  # type: ignore[attr-defined]
     words = llama_cpp.command(state, Case("decode", "e2b", generate=64, context=512), 3)

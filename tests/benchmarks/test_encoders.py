@@ -23,7 +23,7 @@ from benchmarks import claims, encoder_report
 def test_every_contender_has_the_four_functions_and_says_what_is_missing(
     name: str, tmp_path: Path
 ) -> None:
-    module, options = of(name, Options(str(tmp_path)))
+    module, options = of(name, Options(models=str(tmp_path)))
     assert all(callable(getattr(module, part)) for part in ("available", "load", "run", "close"))
     assert options.setting == name.partition(":")[2]
     can, reason = module.available(options)
@@ -32,7 +32,7 @@ def test_every_contender_has_the_four_functions_and_says_what_is_missing(
 
 def test_settings_reach_the_contender(tmp_path: Path) -> None:
     (tmp_path / "towers-q8").mkdir()
-    reasons = availability(["our_sound:q8", "our_sound:q4"], Options(str(tmp_path)))
+    reasons = availability(["our_sound:q8", "our_sound:q4"], Options(models=str(tmp_path)))
     assert reasons == {"our_sound:q8": "", "our_sound:q4": "no towers-q4 in the models folder"}
 
 
@@ -64,7 +64,7 @@ def test_features_agree_with_themselves_and_not_with_others() -> None:
 
 def test_without_a_reference_there_is_no_agreement(tmp_path: Path) -> None:
     with pytest.raises(Refused):
-        measure(["sound"], [], Options(str(tmp_path)), tmp_path)
+        measure(["sound"], [], Options(models=str(tmp_path)), tmp_path)
 
 
 class LateStream:
@@ -95,7 +95,7 @@ def test_lag_is_counted_from_the_end_of_a_token(
 
     monkeypatch.setattr(our_sound, "encoder", lambda state: Encoder())
     result = our_sound.live(
-        our_sound.State(Options("")), Case("stream", "", prompt=1, generate=piece)
+        our_sound.State(Options(models="")), Case("stream", "", prompt=1, generate=piece)
     )
     details: dict[str, Any] = result.details
     assert details["tokens"] == 6

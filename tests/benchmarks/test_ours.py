@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def state(folder: Path) -> Iterator[ours.State]:
     module: ModuleType = ours
-    opened: ours.State = module.load(Options(str(folder), threads=1))
+    opened: ours.State = module.load(Options(models=str(folder), threads=1))
     yield opened
     ours.close(opened)
 
