@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from matryo.cli.outcome import CommandError
 from matryo.cli.transcript import read_transcript, transcript_path, write_transcript
 from matryo.inputs.chat import Message
+from matryo.inputs.source import Source
 
 MESSAGES: list[Message] = [
     {"role": "system", "content": "Be kind."},
@@ -53,3 +55,33 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_transcript(tmp_path / "t.json", [{"role": "user", "content": object()}])  # type: ignore[typeddict-item]
     assert read_transcript(tmp_path / "t.json") == MESSAGES
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_files_are_written_as_their_paths_and_read_again(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"\x89PNG\r\n\x1a\n and so on")
+    text = {"type": "text", "text": "What is this?"}
+    video = {"type": "video", "path": "clip.mp4", "sound": False}
+    message: Any = {
+        "role": "user",
+        "content": [{"type": "image", "image": Source.of(str(photo))}, video, text],
+    }
+    write_transcript(tmp_path / "t.json", [message])
+    (read,) = read_transcript(tmp_path / "t.json")
+    assert read["content"] == [{"type": "image", "path": str(photo)}, video, text]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        '{"type": "tool", "path": "a"}',
+        '{"type": "image", "image": "a.png"}',
+        '{"type": "image", "path": 3}',
+        '{"text": "x"}',
+        "3",
+    ],
+)
+def test_items_that_are_no_files_are_refused(tmp_path: Path, item: str) -> None:
+    (tmp_path / "t.json").write_text(f'[{{"role": "user", "content": [{item}]}}]')
+    with pytest.raises(CommandError, match="expected messages with role and content"):
+        read_transcript(tmp_path / "t.json")
