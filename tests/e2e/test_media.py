@@ -278,7 +278,7 @@ def test_bench_video_reports_every_stage_of_every_size(home: Path, seeing_checkp
         assert all(one["median"] > 0 for one in size["stage_frames_per_s"].values())
         holds = size["holds_60"]["encode"]
         assert holds == (size["stage_frames_per_s"]["encode"]["median"] >= 60)
-        assert 0 <= size["share_reused"] <= 1
+        assert 0.7 < size["share_reused"] < 0.9  # five of six frames stand still
         assert np.isfinite(size["frames_per_s"]["reusing"]["median"])
 
 
