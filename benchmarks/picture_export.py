@@ -26,6 +26,8 @@ from .picture_models import mobilenet, parameters, picture, sovit
 
 CALIBRATION_PICTURES = 4
 INPUT = "pixels"
+QUANTISED = ["Conv", "MatMul", "Gemm"]
+"""Operations that onnxruntime's tools quantise here."""
 
 
 def export(model: Any, side: int, path: Path) -> None:
@@ -49,40 +51,57 @@ def export(model: Any, side: int, path: Path) -> None:
         )  # fmt: skip
 
 
-class Pictures:
-    """Random pictures for onnxruntime's calibration."""
-
-    def __init__(self, side: int) -> None:
-        self.waiting = iter(pictures(side))
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self.waiting, None)
-
-
 def pictures(side: int) -> Iterator[dict[str, np.ndarray]]:
     for seed in range(CALIBRATION_PICTURES):
         yield {INPUT: picture(side, seed + 1)[None]}
 
 
 def ranges(path: Path, side: int) -> Any:
-    """Lowest and highest value of every activation; kept in a file beside the graph."""
+    """Lowest and highest value of every activation that is quantised; kept beside the graph.
+
+    onnxruntime's own calibration looks through the whole graph for every tensor, which takes long.
+    """
     from onnxruntime.quantization import CalibrationMethod
-    from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
+    from onnxruntime.quantization.calibrate import TensorsData
 
     kept = path.with_suffix(".ranges.npz")
-    if kept.exists():
-        known = {
-            name: (np.float32(low), np.float32(high)) for name, (low, high) in np.load(kept).items()
-        }
-        return TensorsData(CalibrationMethod.MinMax, known)
+    if not kept.exists():
+        np.savez(kept, **measured_ranges(path, side))
+    known = {
+        name: (np.float32(low), np.float32(high)) for name, (low, high) in np.load(kept).items()
+    }
+    return TensorsData(CalibrationMethod.MinMax, known)
+
+
+def measured_ranges(path: Path, side: int) -> dict[str, np.ndarray]:
+    """Run the graph with all those activations as outputs."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(str(path))
+    constants = {one.name for one in model.graph.initializer}
+    names = dict.fromkeys(
+        tensor
+        for node in model.graph.node
+        if node.op_type in QUANTISED
+        for tensor in (*node.input[:2], *node.output)
+        if tensor not in constants
+    )
+    have = {one.name for one in model.graph.output}
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in names
+        if name not in have
+    )
+    found: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        calibrator = create_calibrator(
-            path, augmented_model_path=f"{folder}/augmented.onnx",
-            calibrate_method=CalibrationMethod.MinMax, use_external_data_format=True,
-        )  # fmt: skip
-        calibrator.collect_data(Pictures(side))
-        found = calibrator.compute_data()
-    np.savez(kept, **{name: np.array(one.range_value) for name, one in found.items()})
+        onnx.save(model, f"{folder}/all.onnx")
+        del model
+        session = onnxruntime.InferenceSession(f"{folder}/all.onnx")
+        for one in pictures(side):
+            for name, value in zip(names, session.run(list(names), one), strict=True):
+                low, high = found.get(name, np.array([np.inf, -np.inf], np.float32))
+                found[name] = np.array([min(low, value.min()), max(high, value.max())], np.float32)
     return found
 
 
@@ -94,7 +113,7 @@ def quantize(path: Path, target: Path, found: Any) -> None:
 
     quantizer = QDQQuantizer(
         onnx.load(str(path)), True, False, QuantType.QInt8, QuantType.QUInt8, found,
-        [], [], ["Conv", "MatMul", "Gemm"], {},
+        [], [], QUANTISED, {},
     )  # fmt: skip
     quantizer.quantize_model()
     quantizer.model.save_model_to_file(str(target), use_external_data_format=False)

@@ -42,7 +42,6 @@ TITLES = {
     "openvino_pictures:sovit_nncf": "OpenVINO int8, SoViT, NNCF's graph",
     "our_sound:f32": "Matryo f32",
     "our_sound:q8": "Matryo q8",
-    "our_sound:q4": "Matryo q4",
     "transformers_sound:f32": "transformers f32",
     "transformers_sound:bf16": "transformers bf16",
 }

@@ -1,7 +1,7 @@
 """Matryo's sound encoder, from samples to tokens: whole (`model.audio.encode`) and while the sound
 arrives (`model.audio.stream`).
 
-Settings: f32, q8 and q4, the kinds of the packed weights.
+Settings: f32 and q8, the kinds of the packed weights.
 """
 
 from __future__ import annotations

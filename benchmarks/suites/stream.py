@@ -12,7 +12,7 @@ EXPLANATION = (
     "the 160 ms that a token stands for until the token is there; it can be negative, because the "
     "encoder needs only the first 0.13 s. Work: of one piece that gives a token."
 )
-CONTENDERS: tuple[str, ...] = ("our_sound:q8", "our_sound:q4", "our_sound:f32")
+CONTENDERS: tuple[str, ...] = ("our_sound:q8", "our_sound:f32")
 ROUNDS = 2
 FRESH = True
 MOST: dict[str, int] = {}

@@ -32,8 +32,8 @@ def test_every_contender_has_the_four_functions_and_says_what_is_missing(
 
 def test_settings_reach_the_contender(tmp_path: Path) -> None:
     (tmp_path / "towers-q8").mkdir()
-    reasons = availability(["our_sound:q8", "our_sound:q4"], Options(models=str(tmp_path)))
-    assert reasons == {"our_sound:q8": "", "our_sound:q4": "no towers-q4 in the models folder"}
+    reasons = availability(["our_sound:q8", "our_sound:f32"], Options(models=str(tmp_path)))
+    assert reasons == {"our_sound:q8": "", "our_sound:f32": "no towers-f32 in the models folder"}
 
 
 def test_suites_and_comparisons_know_their_contenders() -> None:
