@@ -8,6 +8,7 @@ MatryoError
 ├── InputError        a prompt, id, message or media file that cannot be used
 ├── CapacityError     context, memory or disk is too small for what was asked
 ├── CancelledError    the caller cancelled the work
+├── TrainingError     training cannot go on, or what came out of it is not what went in
 └── KernelError       the native module is missing, misconfigured, or computed no numbers
 """
 
@@ -67,6 +68,10 @@ class CapacityError(MatryoError):
 
 class CancelledError(MatryoError):
     """Work stopped because the caller asked for it."""
+
+
+class TrainingError(MatryoError):
+    """A loss that is no number, or an exported model that computes something else."""
 
 
 class KernelError(MatryoError):

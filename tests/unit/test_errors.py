@@ -12,7 +12,7 @@ from matryo.errors import CapacityError, CheckpointError, MatryoError
 
 def test_every_error_is_ours_and_documented() -> None:
     classes = [value for _, value in inspect.getmembers(errors, inspect.isclass)]
-    assert len(classes) == 9
+    assert len(classes) == 10
     for error in classes:
         assert issubclass(error, MatryoError) and error.__doc__
         assert error is MatryoError or error.__name__ in (errors.__doc__ or "")

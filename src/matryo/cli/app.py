@@ -20,6 +20,7 @@ from matryo.cli.listen import listen
 from matryo.cli.pull import pull
 from matryo.cli.run import run
 from matryo.cli.slice import slice_checkpoint
+from matryo.cli.train import train
 from matryo.cli.transcribe import transcribe
 from matryo.cli.watch import watch
 
@@ -55,6 +56,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pull": pull,
     "convert": convert,
     "slice": slice_checkpoint,
+    "train": train,
     "info": info,
     "bench": bench,
     "bench video": bench_video,

@@ -1,0 +1,79 @@
+"""What a step costs and how well the machine is used.
+
+In: plans, tokens, seconds. Out: floating-point operations, the share of the measured peak of matrix
+products, time left. The peak is measured where the run runs, in its threads: a share of it says how
+much of the time the processor did what it does best.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Iterable
+
+import torch
+
+from matryo.config import TextConfig
+from matryo.model.cost import decode_macs
+from matryo.plan import Plan
+from matryo.train.widths import Pass
+
+FORWARD, WITH_BACKWARD = 2, 6  # operations a multiply-accumulate: alone, and with both gradients
+
+
+def measured_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """Operations a second of one large product, the best of those that fit into `seconds`."""
+    size = 1024 if device.type == "cpu" else 8192
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    best, until = 0.0, time.perf_counter() + seconds
+    while best == 0.0 or time.perf_counter() < until:
+        start = time.perf_counter()
+        torch.mm(a, a)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = max(best, 2.0 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+def operations(config: TextConfig, passes: Iterable[Pass], tokens: int, sequence: int) -> float:
+    """Floating-point operations of a step over `tokens` in rows of `sequence`."""
+    return tokens * sum(
+        (WITH_BACKWARD if one.weight else FORWARD) * macs_per_token(config, one.plan, sequence)
+        for one in passes
+    )
+
+
+def macs_per_token(config: TextConfig, plan: Plan, sequence: int) -> float:
+    """Multiply-accumulates of the forward pass: all FFN units, whatever is cut, for a product over
+    a cut unit is computed here; attention over the visible keys, on average.
+    """
+    dense = dataclasses.replace(config, sparsity=(0.0,) * config.num_layers)
+    attention = 0.0
+    for layer in plan.layers:
+        window = min(config.window[layer] or sequence, sequence)
+        visible = window - window * (window - 1) / (2 * sequence)
+        attention += 2 * config.num_heads * config.head_dim * visible
+    return sum(decode_macs(dense, plan).values()) + attention
+
+
+class Clock:
+    """Seconds of the last steps."""
+
+    def __init__(self, steps: int = 20) -> None:
+        self._recent: deque[float] = deque(maxlen=steps)
+        self._started = time.perf_counter()
+
+    def start(self) -> None:
+        """A step begins; what lies between steps is not counted."""
+        self._started = time.perf_counter()
+
+    def stop(self) -> float:
+        """Seconds of the step that began last."""
+        seconds = time.perf_counter() - self._started
+        self._recent.append(seconds)
+        return seconds
+
+    def left(self, steps: int) -> float:
+        """Seconds that `steps` more will take at the pace of the last ones."""
+        return steps * sum(self._recent) / max(1, len(self._recent))

@@ -1,0 +1,125 @@
+"""Training checkpoints: everything that the next step depends on, in one file that appears whole.
+
+In: weights, optimisers, the step, the position in the data, random states. Out:
+`checkpoints/step-00000100.pt`; the last few are kept. A run that was killed at any moment continues
+from the newest with the loss curve of a run that was not.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from matryo.checkpoint.atomic import TEMPORARY, replacing
+from matryo.errors import CapacityError, CheckpointError, ConfigError
+from matryo.train.nested import LanguageModel
+
+_FORMAT = 1
+# May differ between the parts of a run: what comes after the steps, or changes no number of them.
+FREE = frozenset(
+    {"output", "schedule", "export", "save_every", "evaluate_every", "keep", "threads",
+     "deterministic", "recompute"}
+)  # fmt: skip
+
+
+def save(
+    directory: Path,
+    model: LanguageModel,
+    optimizers: Sequence[torch.optim.Optimizer],
+    progress: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Writes the state after `progress["step"]` steps and drops all but the newest `keep`.
+
+    Raises CapacityError if the disk is full; what was there before stays.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"step-{progress['step']:08d}.pt"
+    state = {
+        "format": _FORMAT,
+        "weights": {name: value.detach() for name, value in model.named_parameters()},
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "torch_rng": torch.get_rng_state(),
+        "accelerator_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        **progress,
+    }
+    try:
+        with replacing(path) as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:
+        # torch's writer reports a full disk as a RuntimeError of its own.
+        full = isinstance(error, RuntimeError) or error.errno == errno.ENOSPC
+        if not full:
+            raise
+        last = newest(directory)
+        raise CapacityError(
+            f"the disk is full: {path.name} could not be written; free some space and run the same "
+            f"command to continue from {'the start' if last is None else last.name}"
+        ) from error
+    for old in every(directory)[:-keep]:
+        old.unlink()
+    return path
+
+
+def every(directory: Path) -> list[Path]:
+    """All checkpoints, oldest first; what a killed process left of one is removed."""
+    if not directory.is_dir():
+        return []
+    for left in directory.glob(f".step-*{TEMPORARY}"):
+        left.unlink()
+    return sorted(directory.glob("step-*.pt"))
+
+
+def newest(directory: Path) -> Path | None:
+    """The newest checkpoint; None if there is none."""
+    found = every(directory)
+    return found[-1] if found else None
+
+
+def restore(
+    path: Path,
+    model: LanguageModel,
+    optimizers: Sequence[torch.optim.Optimizer],
+    recipe: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Fills model, optimisers and random states; returns the progress that `save` was given.
+
+    Raises CheckpointError for a file that is broken, ConfigError for a run of another recipe.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = state.pop("format")
+    except Exception as error:
+        raise CheckpointError(
+            "is broken: delete it to continue from the one before", file=str(path)
+        ) from error
+    if found != _FORMAT:
+        raise CheckpointError("of another version of Matryo", file=str(path), got=str(found))
+    _same_recipe(state["recipe"], recipe, path)
+    weights = state.pop("weights")
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name not in weights or weights[name].shape != value.shape:
+                raise CheckpointError("does not fit the model", file=str(path), tensor=name)
+            value.copy_(weights[name])
+    for optimizer, values in zip(optimizers, state.pop("optimizers"), strict=True):
+        optimizer.load_state_dict(values)
+    torch.set_rng_state(state.pop("torch_rng"))
+    others = state.pop("accelerator_rng")
+    if others and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(others)
+    return state
+
+
+def _same_recipe(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    for key in sorted(set(old) | set(new)):
+        if key not in FREE and old.get(key) != new.get(key):
+            raise ConfigError(
+                f"{path.parent.parent} holds a run of another recipe: {key} was "
+                f"{str(old.get(key))[:200]}, is {str(new.get(key))[:200]}; choose another output, "
+                "or delete that one"
+            )

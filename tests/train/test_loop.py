@@ -1,0 +1,203 @@
+"""Whole runs: they learn, they survive being killed, they stop where a number is none."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import matryo
+from helpers.recipes import write_recipe
+from matryo.errors import CapacityError, CheckpointError, ConfigError, TrainingError
+from matryo.train import resume
+from matryo.train.journal import line, read
+from matryo.train.loop import Report, main
+from matryo.train.recipe import Recipe
+
+RUN = """
+import sys
+from benchmarks import importable_torchvision
+importable_torchvision.install()
+from pathlib import Path
+from matryo.train.loop import main
+from matryo.train.recipe import Recipe
+main(Recipe.from_file(Path(sys.argv[1])))
+"""
+CURVE = ("losses", "divergences", "rate", "gradient_norm")
+
+
+def quiet(message: str) -> None:
+    """Nobody reads along."""
+
+
+def run(path: Path, *settings: str) -> Report:
+    return main(Recipe.from_file(path, settings), say=quiet)
+
+
+def curve(output: Path) -> list[dict[str, Any]]:
+    """What must be the same however often a run was stopped."""
+    return [
+        {key: record.get(key) for key in ("step", *CURVE)}
+        for record in read(output)
+        if "losses" in record
+    ]
+
+
+def killed_after(path: Path, step: int) -> None:
+    """Runs a recipe in a process of its own and kills it once it has logged `step`."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    log = path.parent / "out" / "log.jsonl"
+    with subprocess.Popen([sys.executable, "-c", RUN, str(path)], env=environment) as process:
+        until = time.monotonic() + 240
+        while process.poll() is None and time.monotonic() < until:
+            if log.exists() and len(log.read_text().splitlines()) >= step:
+                process.send_signal(signal.SIGKILL)
+            time.sleep(0.01)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_run_continues_with_the_same_curve(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    # So many steps that the kill cannot come too late; the recipe's own number is for the rate.
+    options: dict[str, Any] = {"optimizer__name": "muon", "schedule__steps": 60}
+    whole, torn = (write_recipe(tmp_path / name, **options) for name in "ab")
+    killed_after(torn, 5)
+    saved = resume.newest(tmp_path / "b" / "out" / "checkpoints")
+    assert saved is not None and len(curve(tmp_path / "b" / "out")) < 60
+    report = run(torn)
+    assert report.steps == 60 and len(report.exported) == 1
+    run(whole)
+    assert curve(tmp_path / "b" / "out") == curve(tmp_path / "a" / "out")
+    final = [resume.newest(tmp_path / n / "out" / "checkpoints") for n in "ab"]
+    ours, theirs = (torch.load(path, weights_only=True) for path in final if path)
+    for name, value in ours["weights"].items():
+        assert torch.equal(value, theirs["weights"][name]), name
+
+
+def test_a_run_learns_measures_and_exports_every_size(tmp_path: Path) -> None:
+    path = write_recipe(
+        tmp_path,
+        schedule__steps=40,
+        objective={"mode": "sum", "divergence": 0.2, "hidden": 0.1},
+        optimizer__rate=0.01,
+        data__held_out=["held-out.txt"],
+        evaluate_every=20,
+        save_every=100,
+        accumulate=2,
+        export__packed=["q8"],
+    )
+    said: list[str] = []
+    report = main(Recipe.from_file(path), say=said.append)
+    out = tmp_path / "out"
+    first, last = read(out)[0]["losses"], report.losses
+    for rung in ("small", "large"):
+        assert last[rung] < first[rung] - 2.0
+        assert report.held_out[rung]["loss"] < first[rung] - 2.0
+        assert 0.1 < report.held_out[rung]["bits_per_byte"] < 8
+    assert [one.path for one in report.exported] == [out / "hf", out / "q8"]
+    with matryo.load(out / "q8") as model:
+        assert set(model.plans) >= {"small", "large"}
+        assert model.logits([2, 105], "small").shape == (2, 4096)
+    assert (out / "loss.svg").read_text().count("held out") >= 2
+    assert list((out / "tensorboard").glob("events.*"))
+    record = read(out)[0]
+    assert record["tokens_per_second"] > 0 and 0 < record["peak_share"] < 1
+    assert line(record) in said and "tokens/s" in line(record) and "left" in line(record)
+    assert any(text.startswith("step 40  held out: large") for text in said)
+    # The pad row of the per-layer table, which stands for pictures and sounds, did not move.
+    weights = torch.load(next((out / "checkpoints").iterdir()), weights_only=True)["weights"]
+    assert not weights["model.embed_tokens_per_layer.weight"][0].any()
+
+
+def test_accumulated_steps_are_those_of_larger_ones(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    options: dict[str, Any] = {"schedule__steps": 4, "export__tokens": 8}
+    run(write_recipe(tmp_path / "a", rows=4, **options))
+    run(write_recipe(tmp_path / "b", rows=2, accumulate=2, **options))
+    for ours, theirs in zip(curve(tmp_path / "a/out"), curve(tmp_path / "b/out"), strict=True):
+        assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-4)
+        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, save_every=1, keep=1)
+    run(path, "schedule.steps=2")
+    with pytest.raises(TrainingError) as caught:
+        # Weights of 1e30 overflow in the next pass; the one step taken with them is not saved.
+        broken = resume.newest(tmp_path / "out" / "checkpoints")
+        assert broken is not None
+        state = torch.load(broken, weights_only=True)
+        state["weights"]["model.layers.1.mlp.up_proj.weight"].fill_(torch.nan)
+        torch.save(state, broken)
+        run(path, "schedule.steps=8")
+    message = str(caught.value)
+    assert "is not a number at step 3, rows " in message and "step-00000002.pt" in message
+    assert [r["step"] for r in read(tmp_path / "out")] == [1, 2]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write = write_recipe(tmp_path, save_every=1), torch.save
+
+    def full(state: dict[str, Any], file: Any) -> None:
+        file.write(b"begun")
+        if state["step"] == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        file.seek(0)
+        write(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CapacityError, match=r"step-00000003.pt could not be written.*from step-0"):
+        run(path)
+    assert [f.name for f in sorted((tmp_path / "out/checkpoints").iterdir())] == [
+        "step-00000001.pt",
+        "step-00000002.pt",
+    ]
+    monkeypatch.setattr(torch, "save", write)
+    assert run(path).steps == 8
+
+
+def test_another_recipe_in_the_same_place_is_refused(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    run(path, "schedule.steps=1")
+    with pytest.raises(ConfigError, match="another recipe: rows was 2, is 4"):
+        run(path, "rows=4")
+    next((tmp_path / "out" / "checkpoints").iterdir()).write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match="is broken: delete it"):
+        run(path)
+
+
+def test_a_directory_belongs_to_one_run(tmp_path: Path) -> None:
+    from matryo.checkpoint.atomic import alone
+
+    path = write_recipe(tmp_path)
+    (tmp_path / "out").mkdir()
+    with alone(tmp_path / "out", wait=False), pytest.raises(CheckpointError, match="another"):
+        run(path)
+
+
+def test_a_finished_model_is_trained_further(tmp_path: Path) -> None:
+    (tmp_path / "next").mkdir()
+    run(write_recipe(tmp_path, schedule__steps=2, export__dtype="f32"))
+    path = write_recipe(tmp_path / "next", schedule__steps=1, optimizer__rate=0.0)
+    document = json.loads(path.read_text())
+    document["model"] = {"start": "../out/hf"}
+    document["export"] = {"dtype": "f32"}
+    path.write_text(json.dumps(document))
+    run(path)
+    with matryo.load(tmp_path / "out/hf", weights="f32") as before:
+        with matryo.load(tmp_path / "next/out/hf", weights="f32") as after:
+            assert list(before.plans) == list(after.plans)
+            assert np.array_equal(before.logits([2, 9, 4]), after.logits([2, 9, 4]))
