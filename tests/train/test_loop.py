@@ -134,7 +134,6 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(tmp_path: 
     path = write_recipe(tmp_path, save_every=1, keep=1)
     run(path, "schedule.steps=2")
     with pytest.raises(TrainingError) as caught:
-        # Weights of 1e30 overflow in the next pass; the one step taken with them is not saved.
         broken = resume.newest(tmp_path / "out" / "checkpoints")
         assert broken is not None
         state = torch.load(broken, weights_only=True)
@@ -174,9 +173,30 @@ def test_another_recipe_in_the_same_place_is_refused(tmp_path: Path) -> None:
     run(path, "schedule.steps=1")
     with pytest.raises(ConfigError, match="another recipe: rows was 2, is 4"):
         run(path, "rows=4")
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text(texts.read_text() + texts.read_text())
+    with pytest.raises(ConfigError, match="texts have changed since step 1"):
+        run(path)
     next((tmp_path / "out" / "checkpoints").iterdir()).write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="is broken: delete it"):
         run(path)
+
+
+def test_a_run_may_be_moved_and_measured_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    run(write_recipe(tmp_path / "a", schedule__steps=1))
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = write_recipe(tmp_path / "b", schedule__steps=2, data__held_out=["held-out.txt"])
+    assert run(moved, "recompute=true").held_out
+    assert [record["step"] for record in read(tmp_path / "b" / "out")] == [1, 2, 2]
+
+
+def test_a_packed_model_is_no_start(tmp_path: Path) -> None:
+    document = json.loads(write_recipe(tmp_path).read_text())
+    document["model"] = {"start": str(Path(matryo.__file__).parent / "data" / "nano")}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match="is packed"):
+        run(tmp_path / "recipe.yaml")
 
 
 def test_a_directory_belongs_to_one_run(tmp_path: Path) -> None:

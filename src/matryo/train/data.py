@@ -35,12 +35,14 @@ class Corpus:
     """Packed tokens and where they come from.
 
     tokens (n,) i32, mapped · num_bytes: of UTF-8 text in them · bad_rows: skipped, `file:line: why`
+    digest: SHA-256 of the tokens
     """
 
     tokens: npt.NDArray[np.int32]
     num_documents: int
     num_bytes: int
     bad_rows: tuple[str, ...]
+    digest: str
 
     def num_rows(self, sequence: int) -> int:
         """Whole rows of `sequence` inputs and as many labels."""
@@ -102,17 +104,25 @@ def open_corpus(
     cache.mkdir(parents=True, exist_ok=True)
     reader = _Reader(field, bad_rows)
     count = num_bytes = num_tokens = 0
+    digest = hashlib.sha256()
     with replacing(cache / "tokens.bin") as out:
         for document in reader.documents(files):
             ids = np.array([*tokenizer.encode(document, bos=True), end_id], "<i4")
             out.write(ids.tobytes())
+            digest.update(ids.tobytes())
             count, num_tokens = count + 1, num_tokens + len(ids)
             num_bytes += len(document.encode("utf-8"))
     if not count:
         raise InputError(f"no usable text in {', '.join(path.name for path in files)}")
     if reader.bad:
         note(f"{len(reader.bad)} rows skipped: {_some(reader.bad)}")
-    values = {"documents": count, "bytes": num_bytes, "tokens": num_tokens, "bad": reader.bad}
+    values: dict[str, Any] = {
+        "documents": count,
+        "bytes": num_bytes,
+        "tokens": num_tokens,
+        "bad": reader.bad,
+    }
+    values["digest"] = digest.hexdigest()
     replace_text(cache / "tokens.json", json.dumps({"key": key, **values}) + "\n")
     opened = _cached(cache, key)
     if opened is None:
@@ -190,7 +200,9 @@ def _cached(cache: Path, key: str) -> Corpus | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     tokens = np.memmap(cache / "tokens.bin", "<i4", "r")
-    return Corpus(tokens, values["documents"], values["bytes"], tuple(values["bad"]))
+    return Corpus(
+        tokens, values["documents"], values["bytes"], tuple(values["bad"]), values["digest"]
+    )
 
 
 def _key(

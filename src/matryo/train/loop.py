@@ -20,29 +20,22 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from transformers import (
-    Gemma3nForCausalLM,
-    Gemma3nForConditionalGeneration,
-    Gemma3nTextConfig,
-)
 
 from matryo.checkpoint.atomic import alone, replace_text
-from matryo.checkpoint.beside import CONFIG, plans_beside
-from matryo.config import TextConfig
-from matryo.errors import CheckpointError, ConfigError, TrainingError
+from matryo.errors import ConfigError, TrainingError
 from matryo.inputs.tokenizer import Tokenizer
-from matryo.loading.home import find_directory
 from matryo.plan import Plan
 from matryo.train import resume
 from matryo.train.data import Shuffled, open_corpus
 from matryo.train.export import Exported, export
 from matryo.train.journal import Journal, plot
 from matryo.train.meter import Clock, measured_peak, operations
-from matryo.train.nested import LanguageModel, initialise, nest
+from matryo.train.nested import LanguageModel, nest
 from matryo.train.objective import LossWeights, NestedObjective
 from matryo.train.optimizer import make_optimizers, set_rate
-from matryo.train.recipe import ModelRecipe, Recipe
-from matryo.train.widths import Pass, WidthSchedule, blocks_left_out
+from matryo.train.recipe import Recipe
+from matryo.train.start import make_model, make_schedule
+from matryo.train.widths import Pass
 
 CHECKPOINTS, TOKENS, HELD_OUT = "checkpoints", "tokens", "held-out"
 
@@ -136,6 +129,11 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     if last_good is not None:
         progress = resume.restore(last_good, model, optimizers, recipe.to_json())
         step, position = progress["step"], progress["position"]
+        if progress["texts"] != corpus.digest:
+            raise ConfigError(
+                f"the texts have changed since step {step}, so that the run would be another: "
+                "put them back, or choose another output"
+            )
         say(f"continuing after step {step}")
     elif accelerator.is_main_process:
         replace_text(recipe.output / "recipe.json", json.dumps(recipe.to_json(), indent=1) + "\n")
@@ -180,7 +178,12 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
                 found = evaluate(objective, schedule.rungs, held_out, recipe)
                 journal.write({"step": step, "held_out": found})
             if (ended or step % recipe.save_every == 0) and accelerator.is_main_process:
-                state = {"step": step, "position": position, "recipe": recipe.to_json()}
+                state = {
+                    "step": step,
+                    "position": position,
+                    "texts": corpus.digest,
+                    "recipe": recipe.to_json(),
+                }
                 last_good = resume.save(checkpoints, model, optimizers, state, recipe.keep)
 
     # Export.
@@ -205,58 +208,6 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
             )
     accelerator.wait_for_everyone()
     return Report(step, losses, found, exported)
-
-
-def make_model(recipe: ModelRecipe, seed: int) -> tuple[LanguageModel, Path]:
-    """The model in float32, and the directory of its tokenizer. Raises ConfigError."""
-    torch.manual_seed(seed)
-    if recipe.start is not None:
-        if not (recipe.start / CONFIG).is_file():
-            raise CheckpointError("holds no Hugging Face checkpoint", file=str(recipe.start))
-        document = json.loads((recipe.start / CONFIG).read_text(encoding="utf-8"))
-        whole = document.get("model_type") == "gemma3n"
-        kind: Any = Gemma3nForConditionalGeneration if whole else Gemma3nForCausalLM
-        model: LanguageModel = kind.from_pretrained(recipe.start, dtype=torch.float32)
-        return model, recipe.tokenizer or recipe.start
-    values = {key: value for key, value in recipe.config.items() if key != "model_type"}
-    shape = TextConfig.from_json({"model_type": "gemma3n_text", **values})  # with our messages
-    # transformers takes neither 0 for 0.0 nor the absence of sparsity.
-    values["activation_sparsity_pattern"] = list(shape.sparsity)
-    model = Gemma3nForCausalLM(Gemma3nTextConfig(**values))
-    initialise(model)
-    return model, recipe.tokenizer or find_directory(None)
-
-
-def make_schedule(recipe: Recipe, config: TextConfig) -> WidthSchedule:
-    """The plans of every step. Raises ConfigError, PlanError."""
-    o, named = recipe.objective, recipe.model.plans
-    if named:
-        plans = {name: Plan.from_json(value, config) for name, value in named.items()}
-    elif recipe.model.start is not None:
-        plans = plans_beside(recipe.model.start, config)
-    else:
-        plans = {}
-    if o.rungs:
-        for name in o.rungs:
-            if name not in plans:
-                raise ConfigError(
-                    f"objective.rungs names {name}; there are {', '.join(plans) or 'no plans'}"
-                )
-        plans = {name: plans[name] for name in o.rungs}
-    unique: dict[Plan, str] = {}
-    for name, plan in plans.items():
-        unique.setdefault(plan, name)  # a checkpoint may name one size twice
-    rungs = {name: plan for plan, name in unique.items()}
-    return WidthSchedule(
-        rungs=rungs,
-        weights={name: o.rungs.get(name, 1.0) for name in rungs},
-        mode=o.mode,
-        mixes=o.mixes,
-        mix_weight=o.mix_weight,
-        skippable=blocks_left_out(rungs) if o.skippable is None else o.skippable,
-        teaches=bool(o.divergence or o.hidden),
-        seed=recipe.seed,
-    ).check(config)
 
 
 def _accumulate(

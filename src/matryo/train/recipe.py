@@ -219,7 +219,7 @@ class Recipe:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is not UTF-8 at byte {error.start}") from error
-        return cls.from_text(text, settings, directory=path.parent, name=str(path))
+        return cls.from_text(text, settings, directory=path.parent.resolve(), name=str(path))
 
     @classmethod
     def from_text(

@@ -22,8 +22,9 @@ _FORMAT = 1
 # May differ between the parts of a run: what comes after the steps, or changes no number of them.
 FREE = frozenset(
     {"output", "schedule", "export", "save_every", "evaluate_every", "keep", "threads",
-     "deterministic", "recompute"}
+     "deterministic", "recompute", "data.held_out", "data.held_out_rows"}
 )  # fmt: skip
+_PATHS = frozenset({"data.files", "model.start", "model.tokenizer"})
 
 
 def save(
@@ -116,10 +117,28 @@ def restore(
 
 
 def _same_recipe(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    for key in sorted(set(old) | set(new)):
-        if key not in FREE and old.get(key) != new.get(key):
+    before, now = _flat(old), _flat(new)
+    for key in sorted(set(before) | set(now)):
+        if before.get(key) != now.get(key):
             raise ConfigError(
                 f"{path.parent.parent} holds a run of another recipe: {key} was "
-                f"{str(old.get(key))[:200]}, is {str(new.get(key))[:200]}; choose another output, "
-                "or delete that one"
+                f"{str(before.get(key))[:200]}, is {str(now.get(key))[:200]}; choose another "
+                "output, or delete that one"
             )
+
+
+def _flat(recipe: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """What must stay, by its key in a recipe; of paths the names, for a run may be moved."""
+    found: dict[str, Any] = {}
+    for key, value in recipe.items():
+        name = place + key
+        if name in FREE:
+            continue
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{name}.")
+        elif name in _PATHS and value is not None:
+            paths = value if isinstance(value, list) else [value]
+            found[name] = [Path(entry).name for entry in paths]
+        else:
+            found[name] = value
+    return found
