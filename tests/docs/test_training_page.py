@@ -29,7 +29,7 @@ def test_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "step 20/20  large " in result.stderr and "tokens/s" in result.stderr
     assert '"steps": 20' in result.stdout
     with matryo.load("out/q8") as model:
-        assert list(model.plans)[:2] == ["small", "large"]
+        assert {"small", "large"} <= set(model.plans)
         events = list(model.session(plan="small").generate("The house", max_tokens=3))
         assert events[-1].kind == "done"
 

@@ -54,7 +54,7 @@ def write_recipe(directory: Path, **changes: Any) -> Path:
         "data": {"files": ["texts.jsonl"], "sequence": 16},
         "objective": {"mode": "sample", "mixes": 0.25, "divergence": 0.5},
         "optimizer": {"rate": 0.003},
-        "schedule": {"steps": 8, "warmup": 2},
+        "schedule": {"steps": 6, "warmup": 2},
         "save_every": 3,
     }
     for key, value in changes.items():
