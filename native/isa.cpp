@@ -14,6 +14,7 @@ namespace {
 #include "kernels/vector.inc"
 #include "kernels/attention.inc"
 #include "kernels/dense.inc"
+#include "kernels/winograd.inc"
 #include "kernels/audio.inc"
 // clang-format on
 
@@ -27,6 +28,7 @@ constexpr Kernels make_table(const char* name) {
   fill_vector(table);
   fill_attention(table);
   fill_dense(table);
+  fill_winograd(table);
   fill_audio(table);
   return table;
 }

@@ -24,6 +24,9 @@ constexpr int kMostCode = 127;   // of a pixel; those of weights lie in [-127, 1
 // Four products that are added in 16 bits: values 8 g + i, i in {0, 1, 4, 5} or {2, 3, 6, 7}. They
 // fit if the positive weights of the four add up to at most this, and the negative ones too.
 constexpr int kMostFour = 258;
+// A 3 x 3 filter as products at 36 points: 4 x 4 outputs from the 6 x 6 pixels they read.
+constexpr int kWinogradSide = 4, kWinogradPixels = kWinogradSide * kWinogradSide;
+constexpr int kWinogradRead = 6, kWinogradPoints = kWinogradRead * kWinogradRead;
 
 // sums (pixels, channels) of one block of K; `accumulate` adds to what is there.
 struct DenseBlock {
@@ -100,6 +103,12 @@ struct DenseKernels {
   void (*interleave_codes)(const float* const* rows, const float* inverse, const float* zeros,
                            int32_t count, int64_t n, uint8_t* out);
   void (*dense_i8)(const DenseCodes& call);
+
+  // out[point * out_stride + c], 36 points, from channel c < n of 6 x 6 pixels, row by row.
+  void (*winograd_input)(const float* const* pixels, int64_t n, float* out, int64_t out_stride);
+  // out[pixel * pixel_stride + c], 4 x 4 pixels, from the sums of products at the points.
+  void (*winograd_output)(const float* sums, int64_t point_stride, int64_t n, float* out,
+                          int64_t pixel_stride);
 
   void (*finish_row)(const FinishRow& call);
   void (*depthwise)(const DepthwisePixels& call);

@@ -31,6 +31,7 @@ struct PanelsView {
 struct FilterView {
   PanelsView panels;  // channels Co, depth kh * kw * Ci
   int64_t kernel_height, kernel_width, in_channels;
+  const float* winograd;  // the same weights for `winograd_conv`, or null
 
   bool pointwise() const { return kernel_height == 1 && kernel_width == 1; }
 };
@@ -54,6 +55,8 @@ class PackedFilter {
     void operator()(uint8_t* data) const;
   };
   void reserve(const Shape& shape, int64_t panel_stride, int64_t value_bytes, bool scales);
+  template <class Value>  // weight number i of (Co, kh, kw, Ci)
+  void pack_floats(const Shape& shape, const Value& value);
 
   FilterView view_ = {};
   int64_t bytes_ = 0;
@@ -81,6 +84,13 @@ struct Finish {
   const float* gamma;
   const float* residual;
 };
+
+// Whether a filter of floats gets a second form: kernel 3 and enough channels.
+bool has_winograd(const FilterView& filter);
+int64_t winograd_floats(const FilterView& filter);
+void pack_winograd(const FilterView& filter, float* out);  // from its panels
+// `conv` with stride 1, with a quarter of the multiplications.
+void winograd_conv(const FilterView& filter, const Picture& x, const Finish& finish, float* out);
 
 void conv(const FilterView& filter, const Picture& x, int64_t stride, const Finish& finish,
           float* out);

@@ -121,6 +121,7 @@ struct ConvRooms {
 
 void conv(const FilterView& filter, const Picture& x, int64_t stride, const Finish& finish,
           float* out) {
+  if (filter.winograd != nullptr && stride == 1) return winograd_conv(filter, x, finish, out);
   const PanelsView& panels = filter.panels;
   const int64_t total = outputs_of(x.height, stride) * outputs_of(x.width, stride);
   const bool plain = filter.pointwise() && stride == 1,

@@ -60,29 +60,33 @@ void PackedFilter::reserve(const Shape& shape, int64_t panel_stride, int64_t val
   view_.in_channels = shape.in_channels;
   const int64_t weights = panels.panels() * panel_stride * value_bytes;
   bytes_ =
-      weights + (scales ? 2 * panels.panels() * kPanel * static_cast<int64_t>(sizeof(float)) : 0);
+      weights + (scales ? 2 * panels.panels() * kPanel : winograd_floats(view_)) *
+                    static_cast<int64_t>(sizeof(float));
   data_.reset(static_cast<uint8_t*>(::operator new(static_cast<size_t>(bytes_), kAlignment)));
   std::memset(data_.get(), 0, static_cast<size_t>(bytes_));
 }
 
-PackedFilter::PackedFilter(const Shape& shape, const float* weights) {
+template <class Value>
+void PackedFilter::pack_floats(const Shape& shape, const Value& value) {
   const int64_t depth = shape.depth();
   reserve(shape, depth * kPanel, sizeof(float), false);
   auto* out = reinterpret_cast<float*>(data_.get());
   for_weights(shape.out_channels, depth, [=](int64_t p, int64_t k, int64_t r, int64_t channel) {
-    out[(p * depth + k) * kPanel + r] = weights[channel * depth + k];
+    out[(p * depth + k) * kPanel + r] = value(channel * depth + k);
   });
   view_.panels.values = out;
+  if (!has_winograd(view_)) return;
+  float* second = out + view_.panels.panels() * view_.panels.panel_stride;
+  pack_winograd(view_, second);
+  view_.winograd = second;
+}
+
+PackedFilter::PackedFilter(const Shape& shape, const float* weights) {
+  pack_floats(shape, [=](int64_t i) { return weights[i]; });
 }
 
 PackedFilter::PackedFilter(const Shape& shape, const uint16_t* weights) {
-  const int64_t depth = shape.depth();
-  reserve(shape, depth * kPanel, sizeof(float), false);
-  auto* out = reinterpret_cast<float*>(data_.get());
-  for_weights(shape.out_channels, depth, [=](int64_t p, int64_t k, int64_t r, int64_t channel) {
-    out[(p * depth + k) * kPanel + r] = bf16_value(weights[channel * depth + k]);
-  });
-  view_.panels.values = out;
+  pack_floats(shape, [=](int64_t i) { return bf16_value(weights[i]); });
 }
 
 PackedFilter::PackedFilter(const Shape& shape, const int8_t* weights, const float* scales) {

@@ -97,10 +97,27 @@ void test_depthwise(int64_t channels, int32_t count) {
   });
 }
 
+void test_winograd(int64_t n) {
+  const int64_t stride = n + 5;
+  const std::vector<float> x = random_floats(kWinogradPoints * stride);
+  expect_as_scalar("winograd_input", [&](const Kernels& table) {
+    const float* pixels[kWinogradPoints];
+    for (int i = 0; i < kWinogradPoints; ++i) pixels[i] = x.data() + i * stride;
+    std::vector<float> out(static_cast<size_t>(kWinogradPoints * stride), kGuard);
+    table.winograd_input(pixels, n, out.data(), stride);
+    return out;
+  });
+  expect_as_scalar("winograd_output", [&](const Kernels& table) {
+    std::vector<float> out(static_cast<size_t>(kWinogradPixels * stride), kGuard);
+    table.winograd_output(x.data(), stride, n, out.data(), stride);
+    return out;
+  });
+}
+
 }  // namespace
 
 void test_dense_kernels() {
-  static_assert(sizeof(DenseKernels) == 8 * sizeof(void*),
+  static_assert(sizeof(DenseKernels) == 10 * sizeof(void*),
                 "the table grew: test the new entry here");
   for (const int32_t pixels : {1, 5, 6, 7, 13, 24}) {
     for (const int64_t depth : {1, 7, 32, 75}) {
@@ -110,6 +127,7 @@ void test_dense_kernels() {
   }
   for (const int64_t n : {1, 15, 16, 17, 64, 100}) {
     test_finish(n);
+    test_winograd(n);
     for (const int32_t count : {1, 2, 3, 4}) test_depthwise(n, count);
     expect_as_scalar("exp_row", [&](const Kernels& table) {
       std::vector<float> x(static_cast<size_t>(n));

@@ -110,6 +110,32 @@ def test_patches_longer_than_a_block(isa: str, kind: str, rng: np.random.Generat
     assert close(run_conv(native, x, 1), reference_conv(plain, x, 1))
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (4, 4), (5, 8), (13, 30), (40, 19)])
+@pytest.mark.parametrize(("co", "ci"), [(16, 16), (17, 40), (80, 33), (130, 20)])
+def test_conv_with_fewer_multiplications(
+    isa: str, size: tuple[int, int], co: int, ci: int, rng: np.random.Generator
+) -> None:
+    """Kernel 3, stride 1 and enough channels: tiles of 4 x 4 outputs, whole or not."""
+    native, plain = filters(rng, "f32", co, 3, ci)
+    x = normal(rng, *size, ci)
+    after = {"bias": normal(rng, co), "norm": normal(rng, co), "residual": normal(rng, *size, co)}
+    assert close(run_conv(native, x, 1), reference_conv(plain, x, 1), 3e-6)
+    assert close(run_conv(native, x, 1, **after), reference_conv(plain, x, 1, **after))
+
+
+def test_fewer_multiplications_keep_impulses(isa: str) -> None:
+    """One bright pixel, and one weight at each place of the filter: every output by itself."""
+    weights = np.zeros((16, 3, 3, 16), np.float32)
+    for tap in range(9):
+        weights[tap, tap // 3, tap % 3, tap] = 1.0 + tap
+    native, plain = vision.Filter(weights), reference.Filter(weights)
+    x = np.zeros((9, 9, 16), np.float32)
+    for y, column in [(0, 0), (3, 4), (8, 8)]:
+        x[...] = 0.0
+        x[y, column] = 1.0
+        assert close(run_conv(native, x, 1), reference_conv(plain, x, 1), 1e-6)
+
+
 @pytest.mark.parametrize("kind", ["f32", "i8"])
 @pytest.mark.parametrize("parts", range(32))
 def test_what_follows_a_conv(isa: str, kind: str, parts: int, rng: np.random.Generator) -> None:
@@ -252,8 +278,9 @@ def test_the_same_bits_for_any_number_of_threads(
         vision.inverted_bottleneck(expand, project, x, outs[0], *norms, EPS, None, x)
         vision.depthwise(weight, x, 1, outs[1], norms[1])
         outs.append(run_conv(patches, x, 2, gelu=True))
+        outs.append(run_conv(patches, x, 1, gelu=True))
         outs.append(np.empty((221, 40), np.float32))
-        vision.attend_pixels(q, k, k, 2, 0.5, outs[3])
+        vision.attend_pixels(q, k, k, 2, 0.5, outs[4])
         results.append(outs)
     for other in results[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
