@@ -19,7 +19,7 @@ namespace matryo {
 constexpr int kStrip = 6;        // pixels of one micro kernel
 constexpr int kCodeStrip = 4;    // with integers
 constexpr int kStripSlack = 16;  // elements behind the last strip that packing may overwrite
-constexpr int kMostDepth = 512;  // of one block of K
+constexpr int kMostDepth = 640;  // of one block of K
 constexpr int kMostCode = 127;   // of a pixel; those of weights lie in [-127, 127]
 // Four products that are added in 16 bits: values 8 g + i, i in {0, 1, 4, 5} or {2, 3, 6, 7}. They
 // fit if the positive weights of the four add up to at most this, and the negative ones too.

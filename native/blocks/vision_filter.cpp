@@ -59,9 +59,8 @@ void PackedFilter::reserve(const Shape& shape, int64_t panel_stride, int64_t val
   view_.kernel_width = shape.kernel_width;
   view_.in_channels = shape.in_channels;
   const int64_t weights = panels.panels() * panel_stride * value_bytes;
-  bytes_ =
-      weights + (scales ? 2 * panels.panels() * kPanel : winograd_floats(view_)) *
-                    static_cast<int64_t>(sizeof(float));
+  bytes_ = weights + (scales ? 2 * panels.panels() * kPanel : winograd_floats(view_)) *
+                         static_cast<int64_t>(sizeof(float));
   data_.reset(static_cast<uint8_t*>(::operator new(static_cast<size_t>(bytes_), kAlignment)));
   std::memset(data_.get(), 0, static_cast<size_t>(bytes_));
 }

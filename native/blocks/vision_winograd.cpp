@@ -13,7 +13,7 @@ namespace matryo {
 namespace {
 
 constexpr int64_t kMostTiles = 24;       // of one thread at a time
-constexpr int64_t kPanelGroup = 4;            // panels whose sums wait for their transform together
+constexpr int64_t kPanelGroup = 4;       // panels whose sums wait for their transform together
 constexpr int64_t kChannelsAtOnce = 32;  // of six tiles between transform and strips
 constexpr int64_t kLeastChannels = 16;
 constexpr double kSmall = 0.70710678118654752, kLarge = 1.41421356237309505;
@@ -42,8 +42,7 @@ struct Room {
     return Scratch::bytes<float>(kWinogradPoints * point_stride(tiles, filter)) +
            Scratch::bytes<float>(kStrip * kWinogradPoints * kChannelsAtOnce) +
            Scratch::bytes<float>(kWinogradPoints * tiles * kPanelGroup * kPanel) +
-           Scratch::bytes<float>(tiles * kWinogradPixels *
-                                 padded_channels(filter.panels.channels));
+           Scratch::bytes<float>(tiles * kWinogradPixels * padded_channels(filter.panels.channels));
   }
   static int64_t point_stride(int64_t tiles, const FilterView& filter) {
     return (tiles + kStrip - 1) / kStrip * kStrip * filter.in_channels + kStripSlack;
