@@ -68,7 +68,8 @@ def killed_after(path: Path, step: int) -> None:
 
 
 def test_a_killed_run_continues_with_the_same_curve(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    for name in "ab":
+        (tmp_path / name).mkdir()
     # More steps than can be taken between the line that is waited for and the kill.
     options: dict[str, Any] = {"optimizer__name": "muon", "schedule__steps": 14}
     whole, torn = (write_recipe(tmp_path / name, **options) for name in "ab")
@@ -121,7 +122,8 @@ def test_a_run_learns_measures_and_exports_every_size(tmp_path: Path) -> None:
 
 
 def test_accumulated_steps_are_those_of_larger_ones(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    for name in "ab":
+        (tmp_path / name).mkdir()
     options: dict[str, Any] = {"schedule__steps": 4, "export__tokens": 8}
     run(write_recipe(tmp_path / "a", rows=4, **options))
     run(write_recipe(tmp_path / "b", rows=2, accumulate=2, **options))

@@ -180,7 +180,7 @@ def _reread(
     model: LanguageModel, directory: Path, plans: Mapping[str, Plan], ids: Sequence[int]
 ) -> dict[str, F32]:
     """Logits of transformers, in float32, from the files that were written."""
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     again = type(model).from_pretrained(
         directory, dtype=torch.float32, attn_implementation=model.config._attn_implementation
     )

@@ -24,9 +24,9 @@ def declare_operators() -> bool:
     import torch
 
     try:
-        import torchvision  # noqa: F401
+        import torchvision  # type: ignore[import-untyped]  # noqa: F401
     except RuntimeError:
-        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        library = torch.library.Library("torchvision", "FRAGMENT")
         for operator in OPERATORS:
             library.define(operator + _SIGNATURE)
         _declared.append(library)

@@ -28,21 +28,21 @@ class Journal:
         replace_text(output / LOG, "".join(json.dumps(record) + "\n" for record in kept))
         self._log = (output / LOG).open("a", encoding="utf-8")
         # Of steps that were cut, TensorBoard's reader keeps what is written last.
-        self._board = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._log.close()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """One step, or one evaluation; every number also goes to TensorBoard."""
         self._log.write(json.dumps(record, allow_nan=False) + "\n")
         self._log.flush()
         for name, value in _flat(record):
-            self._board.add_scalar(name, value, record["step"])  # type: ignore[no-untyped-call]
+            self._board.add_scalar(name, value, record["step"])
         self._say(line(record))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator  # type: ignore[import-untyped]
 
 from matryo.checkpoint.atomic import alone, replace_text
 from matryo.errors import ConfigError, TrainingError
@@ -57,7 +57,11 @@ def main(recipe: Recipe, *, say: Callable[[str], None] = print) -> Report:
     loss is no number or the result differs, CapacityError if the disk is full.
     """
     recipe.output.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+    # Without an accelerator it must be told, or it takes the processes of a launcher for one each.
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+    )
     tell = say if accelerator.is_main_process else _silent
     if not accelerator.is_main_process:
         return _run(recipe, accelerator, tell)
@@ -207,6 +211,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
                 "trained model's"
             )
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return Report(step, losses, found, exported)
 
 

@@ -61,12 +61,13 @@ class NestedLayer(Gemma3nTextDecoderLayer):  # type: ignore[no-untyped-call]
         the backward pass, perhaps after a pass at another plan.
         """
         plan: Plan | None = kwargs.pop("plan", None)
-        width: int = self.mlp.intermediate_size  # type: ignore[assignment]
+        mlp: Any = self.mlp
+        width: int = mlp.intermediate_size
         if plan is not None:
             if self.layer_idx not in plan.layers:
                 return hidden_states
             width = plan.ffn_width[plan.layers.index(self.layer_idx)]
-        self.mlp.width = width
+        mlp.width = width
         return super().forward(hidden_states, *args, **kwargs)
 
 

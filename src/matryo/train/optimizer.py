@@ -57,7 +57,8 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
     for _ in range(_STEPS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    result: torch.Tensor = x.T if tall else x
+    return result
 
 
 def make_optimizers(model: LanguageModel, recipe: OptimizerRecipe) -> list[torch.optim.Optimizer]:

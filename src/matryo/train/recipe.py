@@ -241,9 +241,9 @@ class Recipe:
 
 
 def _parse(text: str, name: str) -> Any:
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
-    class Strict(yaml.SafeLoader):
+    class Strict(yaml.SafeLoader):  # type: ignore[misc]
         """YAML without repeated keys, of which the last would silently win."""
 
     def mapping(loader: Any, node: Any) -> dict[Any, Any]:
