@@ -28,9 +28,7 @@ class _Declaring:
             import torch
 
             if not hasattr(torch.ops.torchvision, "nms"):
-                self._library = torch.library.Library(  # type: ignore[no-untyped-call]
-                    "torchvision", "FRAGMENT"
-                )
+                self._library = torch.library.Library("torchvision", "FRAGMENT")
                 for operator in ("nms", "qnms"):
                     self._library.define(operator + _SIGNATURE)
         return None

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from benchmarks.case import Options
 from benchmarks.driver import Refused
-from benchmarks.everything import STEPS, Step, finished, run, selected
+from benchmarks.everything import STEPS, finished, run, selected
+from benchmarks.step import Step
 
 from benchmarks import everything, machine, record, suites
 

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 IGNORED = -100  # the label of a token that is not to be predicted, as everywhere in transformers
-LOGITS = 1 << 25  # at a time: 128 MB in float32, and about three times that while they are worked on
+LOGITS = 1 << 25  # at a time: 128 MB in float32, about three times that while in use
 
 
 @dataclass(frozen=True, slots=True)

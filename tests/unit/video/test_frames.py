@@ -63,6 +63,7 @@ def test_parts_are_pictures_of_the_frame() -> None:
     first = frames_of(Library())[5].part
     assert (first.tower, first.count) == ("vision", 16)
     pixels = first.data()
+    assert isinstance(pixels, np.ndarray)
     assert pixels.shape == (3, 32, 32) and pixels.dtype == np.float32
     assert pixels.min() > 0.95
     again = frames_of(Library())[5].part
