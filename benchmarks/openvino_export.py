@@ -2,7 +2,7 @@
 SIZE`.
 
 In: `{size}-hf`. Out: `{size}-openvino`, all matrices 4-bit symmetric in groups of 64 (smaller where
-a matrix has fewer columns). Run it in an environment of its own: the export works with optimum-
+a matrix has fewer columns). Run it with PYTHONPATH=src in an environment of its own: the export works with optimum-
 intel 2.2.0, nncf 3.4.0 and exactly transformers 5.0.0. E2B takes about five minutes, 16 GB of
 memory and, between the steps, 14 GB of disk.
 """
@@ -13,12 +13,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from . import importable_torchvision
+from matryo.train import importable
 
 
 def export(source: Path, target: Path) -> None:
     """Trace the model into an uncompressed OpenVINO graph with its cache as state."""
-    importable_torchvision.install()
+    importable.install()
     from optimum.exporters.openvino import main_export
 
     main_export(str(source), str(target), task="text-generation-with-past")

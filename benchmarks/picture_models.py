@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import importable_torchvision
+from matryo.train import importable
 
 GEMMA_SIDES = {"mobilenet": 768, "sovit": 896}
 """The size of pictures that Gemma 3n and Gemma 3 give their encoders."""
@@ -34,7 +34,7 @@ def picture(side: int, seed: int = 0) -> np.ndarray:
 
 def mobilenet(folder: Path) -> Any:
     """The encoder of `towers-hf` in float32; gives (1, 2048, 16, 16)."""
-    importable_torchvision.install()
+    importable.install()
     import timm
     from safetensors import safe_open
 
@@ -51,7 +51,7 @@ def mobilenet(folder: Path) -> Any:
 
 def sovit(side: int) -> Any:
     """SigLIP's encoder without its pooling head, as Gemma 3 uses it; gives (1, patches, 1152)."""
-    importable_torchvision.install()
+    importable.install()
     import timm
     import torch
 

@@ -22,7 +22,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from benchmarks import importable_torchvision  # noqa: E402
 from helpers.mobilenet import (  # noqa: E402
     F32,
     FULL,
@@ -38,6 +37,7 @@ from matryo.checkpoint.vision_pack import vision_tensors  # noqa: E402
 from matryo.kernels import vision  # noqa: E402
 from matryo.model.vision import VisionEncoder  # noqa: E402
 from matryo.model.vision_weights import vision_weights  # noqa: E402
+from matryo.train import importable  # noqa: E402
 
 SIDE = 16
 CONFIG = replace(vision_config(SIDE), stage_strides=None)
@@ -79,7 +79,7 @@ def build(state: State, weights: str) -> VisionEncoder:
 def reference(state: State, pixels: F32) -> F32:
     if find_spec("timm") is None:
         return features(state, FULL, pixels, SIDE)
-    importable_torchvision.install()
+    importable.install()
     from helpers.timm_encoder import timm_features
 
     return timm_features(state, FULL, pixels, SIDE, FULL_STEM)

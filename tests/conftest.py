@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from benchmarks import importable_torchvision
+from matryo.train import importable
 
 if TYPE_CHECKING:
     from transformers import Gemma3nForCausalLM
 
 # On import: conftest files below this one import transformers before pytest_configure runs.
-importable_torchvision.install()
+importable.install()
 
 
 def pytest_configure(config: pytest.Config) -> None:

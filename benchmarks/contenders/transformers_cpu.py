@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import importable_torchvision
+from matryo.train import importable
+
 from ..case import Case, Options, Result
 from ..processes import memory_of
 from . import Unsupported
@@ -51,7 +52,7 @@ def available(options: Options) -> tuple[bool, str]:
 def load(options: Options) -> State:
     import torch
 
-    importable_torchvision.install()
+    importable.install()
 
     torch.set_num_threads(options.threads)
     return State(options)

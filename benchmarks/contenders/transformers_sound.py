@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import importable_torchvision
+from matryo.train import importable
+
 from ..case import Case, Options, Result
 from ..processes import memory_of
 from ..sound_clip import clip
@@ -40,7 +41,7 @@ def available(options: Options) -> tuple[bool, str]:
 def load(options: Options) -> State:
     import torch
 
-    importable_torchvision.install()
+    importable.install()
     torch.set_num_threads(options.threads)
     return State(options)
 

@@ -24,10 +24,10 @@ from benchmarks.synthetic.values import from_bf16
 from benchmarks.tower_checkpoint import multimodal_config, text_tensors, write_tensors
 from transformers import Gemma3nAudioConfig, Gemma3nAudioEncoder
 
-from benchmarks import importable_torchvision
 from matryo.checkpoint.audio_pack import audio_shapes
 from matryo.checkpoint.vision_pack import vision_tensors as vision_tensors_of
 from matryo.tower_config import TowerConfig
+from matryo.train import importable
 
 
 class Shapes:
@@ -51,7 +51,7 @@ def named(tensors: list[TowerTensor], prefix: str) -> dict[str, tuple[int, ...]]
 
 
 def test_picture_tensors_are_those_of_timm() -> None:
-    importable_torchvision.install()
+    importable.install()
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         model = timm.create_model("mobilenetv5_300m_enc")

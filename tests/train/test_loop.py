@@ -26,8 +26,8 @@ from matryo.train.recipe import Recipe
 
 RUN = """
 import sys
-from benchmarks import importable_torchvision
-importable_torchvision.install()
+from matryo.train import importable
+importable.install()
 from pathlib import Path
 from matryo.train.loop import main
 from matryo.train.recipe import Recipe

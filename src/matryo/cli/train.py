@@ -32,9 +32,9 @@ def train(
     from matryo.cli.output import write_json
 
     try:
-        from matryo.train.importable import declare_operators
+        from matryo.train import importable
 
-        declare_operators()
+        importable.install()
         from matryo.train.loop import main
         from matryo.train.recipe import Recipe
     except ImportError as error:
