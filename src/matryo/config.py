@@ -125,17 +125,22 @@ class TextConfig:
         """Reads config.json at `path`. Raises ConfigError if it is missing, not JSON, or not a
         Gemma 3n text model.
         """
-        try:
-            if path.stat().st_size > _MAX_FILE_BYTES:
-                raise ConfigError(
-                    f"{path} is larger than {_MAX_FILE_BYTES} bytes; no config.json is"
-                )
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path} is not a JSON document: {error}") from error
-        return cls.from_json(document)
+        return cls.from_json(read_document(path))
+
+
+def read_document(path: Path) -> object:
+    """The parsed config.json at `path`. Raises ConfigError if it is missing, not JSON or too
+    large.
+    """
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise ConfigError(f"{path} is larger than {_MAX_FILE_BYTES} bytes; no config.json is")
+        document: object = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not a JSON document: {error}") from error
+    return document
 
 
 def _text_section(document: object) -> Mapping[str, object]:

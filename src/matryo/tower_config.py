@@ -9,12 +9,11 @@ Source: transformers `configuration_gemma3n.py`, timm `mobilenetv5.py` (names, d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from matryo.config import IGNORED_KEYS, TextConfig
+from matryo.config import IGNORED_KEYS, TextConfig, read_document
 from matryo.config_section import Section, shown
 from matryo.errors import ConfigError
 
@@ -153,8 +152,7 @@ class TowerConfig:
     @classmethod
     def from_file(cls, path: Path) -> TowerConfig:
         """Reads config.json at `path`. Raises ConfigError if it cannot be used."""
-        TextConfig.from_file(path)  # size, JSON and the text part
-        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return cls.from_json(read_document(path))
 
 
 NO_TOWERS = TowerConfig(vision=None, audio=None)

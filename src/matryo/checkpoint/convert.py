@@ -36,6 +36,7 @@ from matryo.checkpoint.writing import (
     Progress,
     Written,
     own_directory,
+    part_of,
     unfinished,
     write_tensors,
 )
@@ -141,19 +142,13 @@ class Conversion:
         before: int,
         progress: Progress | None,
     ) -> Written:
-        total = self.num_bytes
-
-        def report(done: int, tensor: str) -> None:
-            if progress is not None:
-                progress(before + done, total, tensor)
-
         metadata = {
             "format": FORMAT,
             "format_version": str(FORMAT_VERSION),
             "shell": name,
             "weights": self.weights,
         }
-        return write_tensors(path, tensors, metadata, report)
+        return write_tensors(path, tensors, metadata, part_of(progress, before, self.num_bytes))
 
     def _manifest(self, entries: Sequence[ShellEntry], towers: Sequence[TowerEntry]) -> Manifest:
         source = {

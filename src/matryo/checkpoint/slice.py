@@ -25,7 +25,13 @@ from matryo.checkpoint.atomic import replace_text
 from matryo.checkpoint.beside import CONFIG, TEXT_FILES, copy_beside
 from matryo.checkpoint.huggingface import FFN_MATRICES, HuggingFaceSource
 from matryo.checkpoint.safetensors import DTYPES
-from matryo.checkpoint.writing import Progress, own_directory, unfinished, write_tensors
+from matryo.checkpoint.writing import (
+    Progress,
+    own_directory,
+    part_of,
+    unfinished,
+    write_tensors,
+)
 from matryo.config import FULL, SLIDING, TextConfig
 from matryo.plan import Plan
 
@@ -88,7 +94,7 @@ def slice_checkpoint(
         shards = _shards(tensors)
         done = 0
         for name, shard in shards.items():
-            write_tensors(target / name, shard, _METADATA, _reporter(progress, done, total))
+            write_tensors(target / name, shard, _METADATA, part_of(progress, done, total))
             done += sum(tensor.num_bytes for tensor in shard)
         copy_beside(source.directory, target, TEXT_FILES)
         if len(shards) > 1:
@@ -211,11 +217,3 @@ def _shards(tensors: Sequence[CutTensor]) -> dict[str, list[CutTensor]]:
 def _index(shards: Mapping[str, Sequence[CutTensor]], total: int) -> str:
     where = {tensor.name: name for name, shard in shards.items() for tensor in shard}
     return json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2) + "\n"
-
-
-def _reporter(
-    progress: Progress | None, before: int, total: int
-) -> Callable[[int, str], None] | None:
-    if progress is None:
-        return None
-    return lambda done, tensor: progress(before + done, total, tensor)

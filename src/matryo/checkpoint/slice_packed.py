@@ -32,7 +32,13 @@ from matryo.checkpoint.packed import (
 )
 from matryo.checkpoint.safetensors import SafetensorsFile
 from matryo.checkpoint.slice import CutTensor, sliced_config
-from matryo.checkpoint.writing import Progress, own_directory, unfinished, write_tensors
+from matryo.checkpoint.writing import (
+    Progress,
+    own_directory,
+    part_of,
+    unfinished,
+    write_tensors,
+)
 from matryo.config import GROUP, NUM_STREAMS, TextConfig
 from matryo.errors import CheckpointError, PlanError
 from matryo.plan import Plan, presets, rungs, shell_chain
@@ -116,7 +122,7 @@ class PackedSlice:
                 "shell": name,
                 "weights": self.source.weights,
             }
-            report = _reporter(progress, done, total)
+            report = part_of(progress, done, total)
             written = write_tensors(target / file, tensors, metadata, report)
             done += sum(tensor.num_bytes for tensor in tensors)
             figures: dict[str, Any] = {
@@ -354,11 +360,3 @@ def _copies(file: SafetensorsFile) -> list[CutTensor]:
         return CutTensor(name, info.dtype, info.shape, read)
 
     return [copy(name) for name in file.tensors]
-
-
-def _reporter(
-    progress: Progress | None, before: int, total: int
-) -> Callable[[int, str], None] | None:
-    if progress is None:
-        return None
-    return lambda done, tensor: progress(before + done, total, tensor)

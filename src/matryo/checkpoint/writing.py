@@ -257,3 +257,12 @@ def _translated(error: OSError, target: Path) -> MatryoError:
             "it continues where it stopped"
         )
     return CheckpointError(f"failed: {error.strerror or error}", file=str(error.filename or target))
+
+
+def part_of(
+    progress: Progress | None, before: int, total: int
+) -> Callable[[int, str], None] | None:
+    """What `write_tensors` reports to for one file of several, `before` bytes after the first."""
+    if progress is None:
+        return None
+    return lambda done, tensor: progress(before + done, total, tensor)

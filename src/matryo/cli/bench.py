@@ -118,7 +118,6 @@ def machine(model: Model) -> dict[str, object]:
 
 def _show(model: Model, report: Report) -> None:
     from matryo.cli.info import add_row, show_ledger
-    from matryo.cli.outcome import warn
     from matryo.cli.output import console, format_bytes, new_table, print_name
 
     screen, here, task = console(), machine(model), report.task
@@ -154,10 +153,16 @@ def _show(model: Model, report: Report) -> None:
     if report.switch is not None:
         _show_switch(screen, report.switch)
     show_ledger(screen, report.ledger)
-    if report.others > BUSY:
+    warn_if_busy(report.others)
+
+
+def warn_if_busy(others: float) -> None:
+    """others: share of the processors that other programs used while something was measured."""
+    from matryo.cli.outcome import warn
+
+    if others > BUSY:
         warn(
-            f"other programs used {report.others:.0%} of the processors: "
-            "measure again when they are idle"
+            f"other programs used {others:.0%} of the processors: measure again when they are idle"
         )
 
 

@@ -82,10 +82,9 @@ def bench_video(
 
 
 def _show(model: Model, report: VideoReport) -> None:
-    from matryo.cli.bench import BUSY, machine
+    from matryo.cli.bench import machine, warn_if_busy
     from matryo.cli.info import add_row
     from matryo.cli.measure_video import REAL_TIME, STAGES
-    from matryo.cli.outcome import warn
     from matryo.cli.output import console, new_table, print_name
 
     screen, here = console(), machine(model)
@@ -113,8 +112,4 @@ def _show(model: Model, report: VideoReport) -> None:
             f"video {one.reused:.0%} reused tokens: {one.reusing.median:.1f} frames a second.",
             style="dim",
         )
-    if report.others > BUSY:
-        warn(
-            f"other programs used {report.others:.0%} of the processors: "
-            "measure again when they are idle"
-        )
+    warn_if_busy(report.others)
