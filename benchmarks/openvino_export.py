@@ -2,9 +2,9 @@
 SIZE`.
 
 In: `{size}-hf`. Out: `{size}-openvino`, all matrices 4-bit symmetric in groups of 64 (smaller where
-a matrix has fewer columns). Run it with PYTHONPATH=src in an environment of its own: the export works with optimum-
-intel 2.2.0, nncf 3.4.0 and exactly transformers 5.0.0. E2B takes about five minutes, 16 GB of
-memory and, between the steps, 14 GB of disk.
+a matrix has fewer columns). Run it with PYTHONPATH=src in an environment of its own: the export
+works with optimum-intel 2.2.0, nncf 3.4.0 and exactly transformers 5.0.0. E2B takes about five
+minutes, 16 GB of memory and, between the steps, 14 GB of disk.
 """
 
 from __future__ import annotations
