@@ -16,10 +16,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from matryo.errors import CancelledError, CapacityError, InputError
+from matryo.errors import CancelledError, CapacityError, InputError, PlanError
 from matryo.model.batch import Batch
 from matryo.model.cache import KVCache
-from matryo.model.text import TextModel
+from matryo.model.text import PausedRows, TextModel
 from matryo.plan import Plan
 
 F32 = npt.NDArray[np.float32]
@@ -127,6 +127,20 @@ class Embeddings:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Paused:
+    """Tokens of one or more sequences that wait at the last owner layer of `plan`: what
+    `Engine.resume` continues with any plan of its exact family.
+    """
+
+    plan: Plan
+    rows: PausedRows
+
+    def __len__(self) -> int:
+        """How many tokens wait."""
+        return len(self.rows.ids)
+
+
 class Engine:
     """Runs sequences through one model."""
 
@@ -221,6 +235,54 @@ class Engine:
                 [sequences[row] for row in rows], plan, [ids[row] for row in rows]
             )
         return out
+
+    def pause(
+        self,
+        sequences: Sequence[CachedSequence],
+        plan: Plan,
+        parts: Sequence[Sequence[int] | I32],
+        wanted: Sequence[int] | I32,
+    ) -> Paused:
+        """Append several ids to each of several sequences, and stop where plans of one exact family
+        part.
+
+        wanted: the tokens whose logits may be asked for, numbered through all parts. The
+        sequences hold the ids then; drop them, or go on with forks.
+        Raises InputError for ids out of range or more than `chunk` of them, CapacityError if a
+        sequence is full. Nothing has changed then.
+        """
+        if len(sequences) != len(parts) or sum(len(part) for part in parts) > self.chunk:
+            raise InputError(
+                f"{len(sequences)} sequences, {len(parts)} lists of ids: expected as many, of at "
+                f"most {self.chunk} ids together"
+            )
+        tokens = [self.check_ids(part) for part in parts]
+        for sequence, part in zip(sequences, tokens, strict=True):
+            self.check_room(len(sequence) + len(part))
+        with self._lock:
+            for sequence, part in zip(sequences, tokens, strict=True):
+                sequence.cache.reserve(len(part))
+            batch = Batch.of(
+                [(part, len(s), s.cache) for s, part in zip(sequences, tokens, strict=True)]
+            )
+            rows = self.model.pause(self._state, plan, batch, wanted)
+        for sequence, part in zip(sequences, tokens, strict=True):
+            sequence.advance(plan, len(part))
+        return Paused(plan, rows)
+
+    def resume(self, paused: Paused, plan: Plan) -> F32:
+        """The logits (W, V) of the tokens that wait, by another plan of the family or the same.
+
+        Raises PlanError if the plan writes other K/V.
+        """
+        if not plan.same_cache(paused.plan):
+            raise PlanError(
+                "these tokens wait at the last layer with K/V of another exact family: "
+                "run them again with this plan"
+            )
+        with self._lock:
+            out = self.model.resume(self._state, plan, paused.rows)
+            return out if out.base is None else out.copy()
 
     def check_ids(self, ids: Sequence[int] | npt.NDArray[Any]) -> I32:
         """The ids as an int32 array. Raises InputError if it is empty, not flat, not whole numbers,

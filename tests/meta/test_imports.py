@@ -40,6 +40,8 @@ LAYERS = (
     ("matryo.pipeline",),
     ("matryo.speech", "matryo.video"),
     ("matryo.loading",),
+    ("matryo.evaluate",),
+    ("matryo.search",),
     ("matryo.train",),
     ("matryo",),
     ("matryo.cli",),

@@ -14,7 +14,13 @@ from helpers.models import F32, random_ids, same_pages, text_model, weights_of
 from helpers.random_weights import SMALL, config_of, random_state
 from matryo import kernels
 from matryo.engine import CachedSequence, Embeddings, Engine
-from matryo.errors import CancelledError, CapacityError, CheckpointError, InputError
+from matryo.errors import (
+    CancelledError,
+    CapacityError,
+    CheckpointError,
+    InputError,
+    PlanError,
+)
 from matryo.model import TextModel
 from matryo.plan import Plan, presets
 
@@ -368,3 +374,43 @@ def test_threads_may_share_one_engine(
     for (want, logits), (got, ours) in zip(alone, results, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(logits, ours, strict=True))
         assert same_pages(want.cache, got.cache)
+
+
+def test_paused_tokens_go_on_with_every_plan_of_the_family(
+    engine: Engine, plans: dict[str, Plan], rng: np.random.Generator
+) -> None:
+    """Two sequences of different lengths; the widths of the readers and which of them run vary."""
+    full = plans["full"]
+    width = dict(zip(full.layers, full.ffn_width, strict=True))
+    upper = [n for n in full.layers if n >= full.num_owners]
+    kept = (*range(full.num_owners), *upper[1:])
+    narrow = Plan(
+        kept, tuple(32 if n >= full.num_owners else width[n] for n in kept), full.num_owners
+    )
+    assert narrow.same_cache(full) and narrow != full
+    first, second = random_ids(rng, 9), random_ids(rng, 5)
+    sequences = [started(engine, full, first[:4]), started(engine, full, second[:2])]
+    paused = engine.pause(sequences, full, [first[4:], second[2:]], [0, 2, 4, 5, 7])
+    for plan in (narrow, full, narrow):
+        alone = [
+            prefilled(engine, engine.new_sequence(plan, "f32"), plan, ids, logits="all")
+            for ids in (first, second)
+        ]
+        wanted = np.concatenate([alone[0][[4, 6, 8]], alone[1][[2, 4]]])
+        assert np.array_equal(engine.resume(paused, plan), wanted)
+    assert [len(sequence) for sequence in sequences] == [9, 5]
+    assert len(paused) == 5 and paused.rows.tables.count(None) == 1
+
+
+def test_paused_tokens_refuse_another_family(
+    engine: Engine, plans: dict[str, Plan], rng: np.random.Generator
+) -> None:
+    full = plans["full"]
+    sequence = engine.new_sequence(full, "f32")
+    paused = engine.pause([sequence], full, [random_ids(rng, 3)], [2])
+    other = Plan(full.layers, (32, *full.ffn_width[1:]), full.num_owners)
+    with pytest.raises(PlanError, match="another exact family"):
+        engine.resume(paused, other)
+    with pytest.raises(InputError, match="at most"):
+        engine.pause([sequence], full, [random_ids(rng, 3), random_ids(rng, 3)], [0])
+    assert len(sequence) == 3

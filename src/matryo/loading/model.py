@@ -145,6 +145,21 @@ class Model:
         return plan_cost(self.config, self._opened.weights, self.plan(plan))
 
     @property
+    def identity(self) -> Mapping[str, str]:
+        """What these weights are: the digest of their checkpoint, and their kind."""
+        return dict(self._opened.identity)
+
+    @property
+    def kv_kind(self) -> str:
+        """Kind of the K/V cache of sessions that ask for none: f32, bf16 or int8."""
+        return self._kv_kind
+
+    @property
+    def engine(self) -> Engine:
+        """Sequences of token ids below sessions. Raises InputError after `close`."""
+        return self._open_engine()
+
+    @property
     def vision(self) -> VisionEncoder:
         """The encoder of pictures: `model.vision.encode(pixels)`; opened when first asked for.
 

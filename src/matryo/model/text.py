@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +42,29 @@ PLE_ROWS_MAPPED = 512
 """Rows of the PLE tables after which their pages are given back. A row that is read maps the 64 KB
 around it, and rows return to memory from the page cache in a microsecond.
 """
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PausedRows:
+    """W rows of a batch that have come as far as the last owner's attention.
+
+    ids, positions, sequences (W,) int32 · embedding (W, d), as the per-layer inputs need it
+    predictions (A, W, d), normed (W, d): of the last owner · tables: pages of the owner layers,
+    None where no layer above reads them
+    """
+
+    ids: I32
+    positions: I32
+    sequences: I32
+    embedding: F32
+    predictions: F32
+    normed: F32
+    tables: tuple[Any, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays; pages of K/V are not among them."""
+        return self.embedding.nbytes + self.predictions.nbytes + self.normed.nbytes
 
 
 class TextModel:
@@ -96,14 +120,10 @@ class TextModel:
         """
         route = self._route(plan)
         batch.check(route.owners, self.config.vocab_size, self.config.hidden_size)
-        num_tokens = len(batch.ids)
-        if num_tokens > state.max_tokens:
-            raise InputError(
-                f"{num_tokens} rows in one pass; this state was made for {state.max_tokens}"
-            )
+        _check_size(state, len(batch.ids))
         wanted = _wanted_rows(batch, logits)
         tables = self._tables(batch)
-        views = state.views(num_tokens)
+        views = state.views(len(batch.ids))
         self._embed(batch, views)
         self._set_angles(batch.positions, views)
         if wanted is None:
@@ -113,6 +133,48 @@ class TextModel:
                 route.whole.steps, views.each_ple, batch.sequences, batch.positions, tables, views
             )
             return self._logits(state, views)
+        paused = self._paused(route, batch, wanted, tables, views)
+        return self._resumed(state, route, paused) if len(wanted) else None
+
+    def pause(
+        self, state: State, plan: Plan, batch: Batch, rows: Sequence[int] | I32
+    ) -> PausedRows:
+        """Runs a batch below the last owner, stores all K/V, and keeps what `rows` need to go on.
+
+        What comes of it is the same for every plan that writes the same K/V (`Plan.same_cache`):
+        `resume` goes on with any of them, as often as wanted, and gives the bits of `forward`.
+        The caches must not be written to afterwards; drop them, or go on with forks.
+        Raises as `forward`.
+        """
+        route = self._route(plan)
+        batch.check(route.owners, self.config.vocab_size, self.config.hidden_size)
+        _check_size(state, len(batch.ids))
+        wanted = _checked_rows(np.asarray(rows, np.int32), len(batch.ids))
+        views = state.views(len(batch.ids))
+        self._embed(batch, views)
+        self._set_angles(batch.positions, views)
+        tables = self._tables(batch)
+        read = [owner in self.config.producers for owner in route.owners]
+        paused = self._paused(route, batch, wanted, tables, views)
+        stack = self._ops.PageTable.stack
+        kept = [
+            stack([cache.tables[place] for cache in batch.caches]) if is_read else None
+            for place, is_read in enumerate(read)
+        ]
+        return replace(paused, tables=tuple(kept))
+
+    def resume(self, state: State, plan: Plan, paused: PausedRows) -> F32:
+        """The logits (W, V) of rows that `pause` kept. `plan` writes the same K/V as theirs.
+
+        Raises PlanError if the plan cannot run, InputError for more rows than the state has.
+        """
+        _check_size(state, len(paused.ids))
+        return self._resumed(state, self._route(plan), paused)
+
+    def _paused(
+        self, route: Route, batch: Batch, wanted: I32, tables: Sequence[Any], views: Views
+    ) -> PausedRows:
+        """Every layer below the last owner, its K/V, and the wanted rows as they wait there."""
         embedding = views.embedding[wanted]
         self._per_layer_inputs(route.lower, batch.ids, views)
         self._expand(views)
@@ -120,14 +182,25 @@ class TextModel:
             route.lower.steps, views.each_ple, batch.sequences, batch.positions, tables, views
         )
         self._write_last_owner(route.upper, batch, tables, views)
-        if len(wanted) == 0:
-            return None
-        rest = state.spare_views(len(wanted))
-        rest.embedding[...] = embedding
-        self._per_layer_inputs(route.upper, batch.ids[wanted], rest)
-        self._leave_rows(views, rest, wanted)
-        self._set_angles(batch.positions[wanted], rest)
-        self._run_upper(route.upper, batch.sequences[wanted], batch.positions[wanted], tables, rest)
+        return PausedRows(
+            ids=batch.ids[wanted],
+            positions=batch.positions[wanted],
+            sequences=batch.sequences[wanted],
+            embedding=embedding,
+            predictions=np.take(views.predictions, wanted, axis=1),
+            normed=np.take(views.normed, wanted, axis=0),
+            tables=tuple(tables),
+        )
+
+    def _resumed(self, state: State, route: Route, paused: PausedRows) -> F32:
+        """The rest of the layers and the head, over rows that wait at the last owner."""
+        rest = state.spare_views(len(paused.ids))
+        rest.embedding[...] = paused.embedding
+        self._per_layer_inputs(route.upper, paused.ids, rest)
+        rest.predictions[...] = paused.predictions
+        rest.normed[...] = paused.normed
+        self._set_angles(paused.positions, rest)
+        self._run_upper(route.upper, paused.sequences, paused.positions, paused.tables, rest)
         return self._logits(state, rest)
 
     def _route(self, plan: Plan) -> Route:
@@ -260,11 +333,6 @@ class TextModel:
             step.handle, views.normed, table, batch.sequences, batch.positions, cos, sin
         )
 
-    def _leave_rows(self, views: Views, rest: Views, wanted: I32) -> None:
-        """Carries the wanted rows over to the smaller buffers."""
-        np.take(views.predictions, wanted, axis=1, out=rest.predictions)
-        np.take(views.normed, wanted, axis=0, out=rest.normed)
-
     def _run_upper(
         self, upper: Stretch, sequences: I32, positions: I32, tables: Sequence[Any], views: Views
     ) -> None:
@@ -333,13 +401,21 @@ def _wanted_rows(batch: Batch, logits: LogitRows) -> I32 | None:
         rows = batch.last_rows() if logits == "last" else np.zeros(0, np.int32)
     else:
         rows = np.asarray(logits, np.int32)
-    if rows.ndim != 1 or (
-        len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(batch.ids)
-    ):
-        raise InputError(f"logit rows must lie in 0..{len(batch.ids) - 1}")
+    rows = _checked_rows(rows, len(batch.ids))
     return (
         None if len(rows) == len(batch.ids) and np.array_equal(rows, np.arange(len(rows))) else rows
     )
+
+
+def _checked_rows(rows: I32, count: int) -> I32:
+    if rows.ndim != 1 or (len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < count):
+        raise InputError(f"logit rows must lie in 0..{count - 1}")
+    return rows
+
+
+def _check_size(state: State, count: int) -> None:
+    if count > state.max_tokens:
+        raise InputError(f"{count} rows in one pass; this state was made for {state.max_tokens}")
 
 
 def _inverse_frequencies(base: float, head_dim: int) -> F32:
