@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
@@ -22,11 +23,12 @@ namespace {
 constexpr int kMaxThreads = 256;
 constexpr int kSlots = 4;
 constexpr int kPausesPerClockRead = 32;
-// A wait this long means imbalance or a crowded machine: let others have the core, perhaps the very
-// thread waited for. On an idle machine a yield returns at once.
-constexpr std::chrono::microseconds kYieldAfter{5};
 
-std::atomic<int> spin_us{100};
+using Clock = std::chrono::steady_clock;
+using Microseconds = std::chrono::microseconds;
+
+constexpr Microseconds kSpin{100};  // two calls of a forward pass are closer than that
+
 thread_local bool inside_region = false;
 
 inline void pause() {
@@ -37,7 +39,22 @@ inline void pause() {
 #endif
 }
 
-// A counter threads wait on: spin first, then sleep until someone advances it.
+// Looks at `done` for so long; returns whether it came true.
+template <class Done>
+bool spin_until(Microseconds limit, const Done& done) {
+  const auto start = Clock::now();
+  do {
+    for (int i = 0; i < kPausesPerClockRead; ++i) {
+      if (done()) return true;
+      pause();
+    }
+  } while (Clock::now() - start < limit);
+  return done();
+}
+
+// A number that threads wait on: spin first, then sleep until it changes. Never yield: a scheduler
+// that shares by deadlines takes it as giving up the whole slice, some 10 ms on a crowded machine,
+// while who sleeps is let in again soon after it wakes.
 class Gate {
  public:
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
@@ -51,26 +68,11 @@ class Gate {
   }
 
   void wait_while(uint32_t old) {
-    if (!spin_while(old)) sleep_while(old);
+    const bool seen = spin_until(kSpin, [&] { return value() != old; });
+    if (!seen) sleep_while(old);
   }
 
  private:
-  bool spin_while(uint32_t old) const {
-    using Clock = std::chrono::steady_clock;
-    const auto limit = std::chrono::microseconds(spin_us.load(std::memory_order_relaxed));
-    const auto start = Clock::now();
-    auto now = start;
-    do {
-      for (int i = 0; i < kPausesPerClockRead; ++i) {
-        if (value() != old) return true;
-        pause();
-      }
-      if (now - start > kYieldAfter) std::this_thread::yield();
-      now = Clock::now();
-    } while (now - start < limit);
-    return value() != old;
-  }
-
   void sleep_while(uint32_t old) {
     std::unique_lock<std::mutex> lock(mutex_);
     sleepers_.fetch_add(1);
@@ -88,12 +90,44 @@ struct alignas(64) Counter {
   std::atomic<int64_t> value{0};
 };
 
+// How long the next region waits for threads that are not spinning at its beginning. Not at all for
+// a while after one did not come, longer each time: on a crowded machine it may take milliseconds.
+class Patience {
+ public:
+  Microseconds now() const {
+    return complete_ || Clock::now() > retry_at_ ? length_ : Microseconds(0);
+  }
+  void note(bool complete) {
+    if (complete) {
+      length_ = std::min(length_ + length_ / 8, kLongest);
+      pause_ = kShortestPause;
+    } else if (const auto time = Clock::now(); complete_ || time > retry_at_) {
+      length_ = std::max(length_ / 2, kShortest);
+      retry_at_ = time + pause_;
+      pause_ = std::min(2 * pause_, kLongestPause);
+    }
+    complete_ = complete;
+  }
+
+ private:
+  static constexpr Microseconds kShortest{50}, kLongest{1000};
+  static constexpr Microseconds kShortestPause{500}, kLongestPause{8000};
+  bool complete_ = true;
+  Microseconds length_ = kLongest, pause_ = kShortestPause;
+  Clock::time_point retry_at_{};
+};
+
 }  // namespace
 
-// The threads of one team size. Regions start by advancing `begin_` and end with a barrier.
+// The threads of one team size.
+//
+// A region begins with boarding: the caller takes seat 0 and opens it, threads that run now take
+// the next seats, and it closes when all are aboard or the caller has waited long enough. Who comes
+// later skips the region, so nobody ever waits for a thread that did not start; the caller may end
+// up alone. Seats are the thread numbers of the region.
 struct Team {
   explicit Team(int count) : num_threads(count) {
-    for (int i = 1; i < count; ++i) threads_.emplace_back([this, i] { work(i); });
+    for (int i = 1; i < count; ++i) threads_.emplace_back([this] { work(); });
   }
 
   ~Team() {
@@ -105,14 +139,13 @@ struct Team {
   void run(void (*function)(Worker&, void*), void* context) {
     function_ = function;
     context_ = context;
-    if (num_threads > 1) begin_.advance();
-    enter(0);
+    enter(0, num_threads == 1 ? 1 : board_team());
   }
 
-  void barrier() {
-    if (num_threads == 1) return restart_counters();
+  void barrier(const Worker& worker) {
+    if (worker.num_threads == 1) return restart_counters();
     const uint32_t phase = passed_.value();
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < num_threads) {
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < worker.num_threads) {
       passed_.wait_while(phase);
       return;
     }
@@ -126,24 +159,57 @@ struct Team {
   const int num_threads;
 
  private:
-  void enter(int thread) {
+  static constexpr uint32_t kOpen = 1u << 31;
+
+  // Opens the region, waits for the team, closes it; returns how many are aboard.
+  int board_team() {
+    const auto all = static_cast<uint32_t>(num_threads);
+    seats_.store(kOpen | 1, std::memory_order_release);
+    begin_.advance();
+    // Who missed the last region comes by itself: look, but do not wait.
+    spin_until(patience_.now(),
+               [&] { return seats_.load(std::memory_order_acquire) == (kOpen | all); });
+    const uint32_t taken = seats_.fetch_and(~kOpen, std::memory_order_acq_rel) & ~kOpen;
+    patience_.note(taken == all);
+    closed_.advance();
+    return static_cast<int>(taken);
+  }
+
+  // Takes a seat of the region that is open now and waits until it is known who is aboard; 0 if
+  // none is open.
+  int board() {
+    uint32_t taken = seats_.load(std::memory_order_acquire);
+    do {
+      if ((taken & kOpen) == 0) return 0;
+    } while (!seats_.compare_exchange_weak(taken, taken + 1, std::memory_order_acq_rel));
+    for (;;) {
+      const uint32_t closed = closed_.value();
+      const uint32_t now = seats_.load(std::memory_order_acquire);
+      if ((now & kOpen) == 0 || (now & ~kOpen) == static_cast<uint32_t>(num_threads)) break;
+      closed_.wait_while(closed);
+    }
+    return static_cast<int>(taken & ~kOpen);
+  }
+
+  void enter(int seat, int aboard) {
     Worker worker;
-    worker.thread = thread;
-    worker.num_threads = num_threads;
+    worker.thread = seat;
+    worker.num_threads = aboard;
     worker.team_ = this;
     inside_region = true;
     function_(worker, context_);
-    barrier();
+    barrier(worker);
     inside_region = false;
   }
 
-  void work(int thread) {
+  void work() {
     uint32_t seen = 0;
     for (;;) {
       begin_.wait_while(seen);
-      ++seen;
+      seen = begin_.value();
       if (stopping_.load()) return;
-      enter(thread);
+      const int seat = board();
+      if (seat > 0) enter(seat, static_cast<int>(seats_.load(std::memory_order_acquire) & ~kOpen));
     }
   }
 
@@ -151,9 +217,11 @@ struct Team {
     for (Counter& counter : counters_) counter.value.store(0, std::memory_order_relaxed);
   }
 
-  Gate begin_, passed_;
+  Gate begin_, closed_, passed_;
+  std::atomic<uint32_t> seats_{0};
   std::atomic<int> arrived_{0};
   std::atomic<bool> stopping_{false};
+  Patience patience_;
   Counter counters_[kSlots];
   void (*function_)(Worker&, void*) = nullptr;
   void* context_ = nullptr;
@@ -185,7 +253,7 @@ int default_threads() {
 
 }  // namespace
 
-void Worker::barrier() { team_->barrier(); }
+void Worker::barrier() { team_->barrier(*this); }
 int64_t Worker::next(int slot) { return team_->next(slot); }
 
 std::pair<int64_t, int64_t> Worker::slice(int64_t total, int64_t unit) const {
@@ -207,8 +275,6 @@ void Pool::set_threads(int threads) {
   if (threads != team_size.load()) state->team.reset();
   team_size.store(threads);
 }
-
-void Pool::set_spin_us(int microseconds) { spin_us.store(microseconds); }
 
 void Pool::run_function(void (*function)(Worker&, void*), void* context) {
   if (inside_region) throw std::logic_error("pool: run() called inside a parallel region");

@@ -1,6 +1,7 @@
-// One process-wide team of threads that runs one parallel region at a time.
+// One process-wide team of threads that runs one parallel region at a time, also on a crowded
+// machine.
 //
-//   pool().run([&](Worker& worker) {     // on every thread of the team; the caller is thread 0
+//   pool().run([&](Worker& worker) {     // on every thread that comes; the caller is thread 0
 //     for (int64_t i; (i = worker.next()) < chunks;) work(i);  // chunks handed out dynamically
 //     worker.barrier();                  // everybody waits for everybody; slots restart
 //     auto [first, last] = worker.slice(total);                // or a static share
@@ -8,14 +9,15 @@
 //   });                                  // returns when the body has ended on every thread
 //
 // Rules inside a region: no exceptions, no Python, no nested run(), the same number of barriers on
-// every thread; allocate before (scratch.h). Which thread does which chunk must never change a
-// value.
+// every thread; allocate before (scratch.h). Which thread does which chunk, and how many threads
+// there are, must never change a value.
 //
-// Waiting is a spin of about 100 us (two calls of a forward pass are closer than that) and then a
-// sleep, so an idle model costs no CPU. After 5 us the spin yields between its looks: on a crowded
-// machine the thread waited for may need this very core. Concurrent callers take turns (a mutex).
-// After fork() the child starts a new team at its next run(). The team is never destroyed at exit:
-// sleeping threads die with the process and no destructor has to wait for them.
+// A region is of those threads of the team that come when it begins: at most pool().threads(), at
+// least the caller, who waits for nobody that does not run (pool.cpp). Waiting is a spin of about
+// 100 us (two calls of a forward pass are closer than that) and then a sleep, so an idle model
+// costs no CPU. Concurrent callers take turns (a mutex). After fork() the child starts a new team
+// at its next run(). The team is never destroyed at exit: sleeping threads die with the process and
+// no destructor has to wait for them.
 #pragma once
 
 #include <atomic>
@@ -28,8 +30,8 @@ struct Team;
 
 class Worker {
  public:
-  int thread = 0;  // 0 .. num_threads - 1
-  int num_threads = 1;
+  int thread = 0;       // 0 .. num_threads - 1
+  int num_threads = 1;  // of this region
 
   // Waits until all threads of the region have arrived, then restarts every chunk counter.
   void barrier();
@@ -47,7 +49,8 @@ class Worker {
 
 class Pool {
  public:
-  // Runs body(worker) on every thread. Throws std::logic_error when called inside a region.
+  // Runs body(worker) on every thread that comes. Throws std::logic_error when called inside a
+  // region.
   template <class Body>
   void run(Body&& body) {
     run_function([](Worker& worker, void* context) { (*static_cast<Body*>(context))(worker); },
@@ -57,8 +60,6 @@ class Pool {
   int threads() const;
   // Between 1 and 256; std::invalid_argument otherwise. Waits for a running region.
   void set_threads(int threads);
-  // How long a waiting thread spins before it sleeps, in microseconds (default 100).
-  void set_spin_us(int microseconds);
 
  private:
   void run_function(void (*function)(Worker&, void*), void* context);

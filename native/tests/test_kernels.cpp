@@ -318,18 +318,32 @@ void test_matrix_kernels() {
 
 namespace {
 
+// Chunks, shares and thread numbers of regions that begin so close to each other, with more threads
+// than processors, that some threads come too late for some of them.
 void test_pool() {
   for (const int threads : {1, 2, 3, 8}) {
     pool().set_threads(threads);
-    std::vector<int64_t> seen(1000);
-    for (int round = 0; round < 50; ++round) {
+    std::vector<int64_t> seen(1000), shares(1000);
+    double wrong = 0.0;
+    for (int round = 0; round < 200; ++round) {
+      std::vector<int> sizes(static_cast<size_t>(threads), 0);
       pool().run([&](Worker& worker) {
+        sizes[static_cast<size_t>(worker.thread)] = worker.num_threads;
         for (int64_t i; (i = worker.next()) < 1000;) seen[static_cast<size_t>(i)] += 1;
         worker.barrier();
         for (int64_t i; (i = worker.next()) < 1000;) seen[static_cast<size_t>(i)] += 1;
+        const auto [first, last] = worker.slice(1000, 7);
+        for (int64_t i = first; i < last; ++i) shares[static_cast<size_t>(i)] += 1;
       });
+      // Threads 0 .. n - 1 were there, each told the same n, and no others.
+      for (int i = 0; i < threads; ++i) {
+        wrong += sizes[static_cast<size_t>(i)] != (i < sizes[0] ? sizes[0] : 0);
+      }
     }
-    for (const int64_t count : seen) expect_near("pool", static_cast<double>(count), 100.0, 0.0);
+    expect_near("threads of a region", wrong, 0.0, 0.0);
+    for (const int64_t count : seen) expect_near("pool", static_cast<double>(count), 400.0, 0.0);
+    for (const int64_t count : shares)
+      expect_near("shares", static_cast<double>(count), 200.0, 0.0);
   }
   std::printf("pool ok\n");
 }

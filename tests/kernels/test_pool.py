@@ -64,6 +64,15 @@ def test_python_threads_take_turns(rng: np.random.Generator) -> None:
     assert not wrong
 
 
+def test_more_threads_than_processors_change_no_bit(rng: np.random.Generator) -> None:
+    w, x = stored("q4", "panel", normal(rng, 600, 256)), normal(rng, 7, 256)
+    kernels.set_threads(1)
+    wanted = product(w, x)
+    # Threads that come too late for a region leave it to the others.
+    kernels.set_threads(4 * (os.cpu_count() or 1) + 1)
+    assert all(np.array_equal(product(w, x), wanted) for _ in range(200))
+
+
 def run(code: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
