@@ -15,6 +15,7 @@ from matryo.cli.chat import chat
 from matryo.cli.command import command
 from matryo.cli.convert import convert
 from matryo.cli.demo import demo
+from matryo.cli.elasticize import elasticize
 from matryo.cli.eval import evaluate_model
 from matryo.cli.info import info
 from matryo.cli.listen import listen
@@ -58,6 +59,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert,
     "slice": slice_checkpoint,
     "train": train,
+    "elasticize": elasticize,
     "info": info,
     "eval": evaluate_model,
     "bench": bench,

@@ -39,6 +39,7 @@ def slice_checkpoint(
     from matryo.checkpoint.huggingface import HuggingFaceSource
     from matryo.checkpoint.packed import PackedModel, is_packed
     from matryo.checkpoint.slice import slice_checkpoint as cut
+    from matryo.checkpoint.slice_dense import DenseCheckpoint, find_width, is_dense, slice_dense
     from matryo.checkpoint.slice_packed import slice_packed
     from matryo.cli.outcome import reply
     from matryo.cli.output import format_bytes, write_json
@@ -47,18 +48,27 @@ def slice_checkpoint(
     from matryo.plan import find_plan
 
     directory = find_directory(source)
-    checkpoint = PackedModel(directory) if is_packed(directory) else HuggingFaceSource(directory)
-    plan = find_plan(size, plans_beside(directory, checkpoint.config), checkpoint.config)
-    with Bar("Slicing", unit="bytes") as bar:
-        if isinstance(checkpoint, PackedModel):
-            files = slice_packed(checkpoint, plan, target, progress=bar)
-        else:
-            files = cut(checkpoint, plan, target, progress=bar)
+    if not is_packed(directory) and is_dense(directory):
+        dense = DenseCheckpoint.open(directory)
+        width = find_width(dense, size)
+        with Bar("Slicing", unit="bytes") as bar:
+            files = slice_dense(dense, width, target, progress=bar)
+        shape: dict[str, object] = {"ffn_width": width}
+        described = f"FFN {width}; for transformers: `matryo run` runs Gemma 3n only"
+    else:
+        checkpoint = (
+            PackedModel(directory) if is_packed(directory) else HuggingFaceSource(directory)
+        )
+        plan = find_plan(size, plans_beside(directory, checkpoint.config), checkpoint.config)
+        with Bar("Slicing", unit="bytes") as bar:
+            if isinstance(checkpoint, PackedModel):
+                files = slice_packed(checkpoint, plan, target, progress=bar)
+            else:
+                files = cut(checkpoint, plan, target, progress=bar)
+        shape, described = {**plan.to_json()}, plan.describe()
     num_bytes = sum(file.stat().st_size for file in files)
     if json:
         names = [file.name for file in files]
-        write_json(
-            {"path": str(target), "plan": plan.to_json(), "files": names, "bytes": num_bytes}
-        )
+        write_json({"path": str(target), "plan": shape, "files": names, "bytes": num_bytes})
         return
-    reply(f"{target}: {plan.describe()}, {format_bytes(num_bytes)}")
+    reply(f"{target}: {described}, {format_bytes(num_bytes)}")

@@ -28,18 +28,13 @@ def train(
     The same command continues: the numbers are those of a run that was never stopped. Needs the
     extra: pip install 'matryo[train]'.
     """
-    from matryo.cli.outcome import CommandError, reply
+    from matryo.cli.extra import training
+    from matryo.cli.outcome import reply
     from matryo.cli.output import write_json
 
-    try:
-        from matryo.train import importable
-
-        importable.install()
+    with training():
         from matryo.train.loop import main
         from matryo.train.recipe import Recipe
-    except ImportError as error:
-        needed = f"training needs {error.name}" if error.name else f"training cannot start: {error}"
-        raise CommandError(f"{needed}; pip install 'matryo[train]'") from error
     report = main(Recipe.from_file(recipe, settings or []), say=reply)
     if json:
         write_json(
