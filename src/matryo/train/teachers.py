@@ -1,0 +1,187 @@
+"""Another model as a teacher: any causal language model of transformers with the same tokenizer.
+
+In: a directory, a corpus. Out: for each step's rows what the teacher expects after every token,
+computed then (`OnlineTeacher`), or read from a file that holds its K likeliest ids for every row
+(`CachedTeacher`), which is made once. Nothing of the teacher ever has a gradient.
+
+B rows · T tokens of a row · K ids kept · V vocab
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from matryo.checkpoint.atomic import check_space, replace_text, replacing
+from matryo.errors import CheckpointError, ConfigError
+from matryo.train.head import Head
+from matryo.train.topk import TopTargets
+
+IDS, VALUES, INDEX = "ids.bin", "log-probabilities.bin", "teacher.json"
+_FORMAT = 1
+_SAMPLE = "The quick brown fox, 42 naïve Ωmega 東京 🌍\n\n  def f(x):\treturn x"
+
+
+class OnlineTeacher:
+    """A teacher that runs beside the student."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, ids: torch.Tensor) -> Head:
+        """Final states and head for ids (B, T); its logits are `softcap·tanh(h Wᵀ / softcap)`."""
+        hidden = self.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        return Head(
+            hidden, self.model.get_output_embeddings().weight.detach(), softcap_of(self.model)
+        )
+
+
+class CachedTeacher:
+    """A teacher's K likeliest ids for every token of packed rows, from files.
+
+    Raises CheckpointError if the files are broken or of other texts, rows or another teacher.
+    """
+
+    def __init__(self, directory: Path, key: str, rows: int, sequence: int, top: int) -> None:
+        index = read_index(directory)
+        if index.get("key") != key:
+            raise CheckpointError(
+                "of another teacher, other texts or another length: delete it to make it again",
+                file=str(directory),
+            )
+        shape = (rows, sequence, top)
+        for name, item in ((IDS, 4), (VALUES, 2)):
+            path = directory / name
+            size = path.stat().st_size if path.is_file() else -1
+            if size != item * rows * sequence * top:
+                raise CheckpointError(
+                    "is broken: delete its directory", file=str(path),
+                    expected=f"{item * rows * sequence * top} bytes", got=f"{size}",
+                )  # fmt: skip
+            if _digest(path) != index.get(name):
+                raise CheckpointError("is broken: delete its directory", file=str(path))
+        self.ids = np.memmap(directory / IDS, "<i4", "r", shape=shape)
+        self.values = np.memmap(directory / VALUES, "<f2", "r", shape=shape)
+
+    def __call__(self, rows: Sequence[int]) -> TopTargets:
+        """What it expects in the given rows: (B, T, K)."""
+        return TopTargets(
+            torch.from_numpy(self.ids[list(rows)].astype(np.int64)),
+            torch.from_numpy(self.values[list(rows)].astype(np.float32)),
+        )
+
+
+def open_teacher(source: Path, tokenizer: Any) -> OnlineTeacher:
+    """The model at `source`, if its tokenizer gives the ids that `tokenizer` gives.
+
+    tokenizer: one of ours. Raises CheckpointError if transformers cannot open it, ConfigError if
+    its ids or its logits are not what is needed.
+    """
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if not (source / "config.json").is_file():
+        raise CheckpointError("holds no Hugging Face checkpoint", file=str(source))
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        theirs: Any = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # whatever a broken file makes its readers raise
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"transformers cannot open it: {reason}", file=str(source)) from error
+    wanted = list(tokenizer.encode(_SAMPLE))
+    got = list(theirs(_SAMPLE, add_special_tokens=False).input_ids)
+    if got != wanted or len(theirs) != len(tokenizer):
+        raise ConfigError(
+            f"the teacher {source} has another tokenizer ({len(theirs)} tokens, ours "
+            f"{len(tokenizer)}): its expectations are about other ids; a teacher must share it"
+        )
+    teacher = OnlineTeacher(model)
+    _check_logits(teacher, source)
+    return teacher
+
+
+def _check_logits(teacher: OnlineTeacher, source: Path) -> None:
+    ids = torch.arange(6)[None]
+    head = teacher(ids)
+    with torch.no_grad():
+        wanted = teacher.model(input_ids=ids, use_cache=False).logits
+    if not torch.allclose(capped(head), wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
+        raise ConfigError(
+            f"the teacher {source} computes its logits from more than its last hidden states and "
+            "one matrix; it cannot be used"
+        )
+
+
+def make_cache(
+    teacher: OnlineTeacher,
+    directory: Path,
+    key: str,
+    rows_of: Callable[[Sequence[int]], torch.Tensor],
+    rows: int,
+    top: int,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Writes the K likeliest ids of every row, unless the files are there; the index comes last.
+
+    rows_of: ids (1, T) of row numbers. Raises CapacityError if the disk is too small.
+    """
+    if (directory / INDEX).exists():
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    check_space(directory, 6 * rows * rows_of([0]).shape[1] * top)
+    with replacing(directory / IDS) as ids_file, replacing(directory / VALUES) as values_file:
+        for row in range(rows):
+            with torch.no_grad():
+                logits = capped(teacher(rows_of([row])))[0]
+            best = torch.log_softmax(logits.float(), -1).topk(top)
+            ids_file.write(best.indices.numpy().astype("<i4").tobytes())
+            values_file.write(best.values.clamp(min=-6e4).numpy().astype("<f2").tobytes())
+            progress(row + 1, rows)
+    digests = {name: _digest(directory / name) for name in (IDS, VALUES)}
+    replace_text(directory / INDEX, json.dumps({"key": key, **digests}) + "\n")
+
+
+def cache_key(source: Path, texts: str, sequence: int, top: int) -> str:
+    """Of what a cache depends on: the teacher's files, the texts' digest, the rows' length."""
+    parts: list[object] = [_FORMAT, texts, sequence, top]
+    for path in sorted(source.glob("*.safetensors")):
+        status = path.stat()
+        parts.append([path.name, status.st_size, status.st_mtime_ns])
+    parts.append((source / "config.json").read_text(encoding="utf-8"))
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def read_index(directory: Path) -> dict[str, Any]:
+    """teacher.json of a cache. Raises CheckpointError."""
+    try:
+        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError("is broken: delete it", file=str(directory / INDEX)) from error
+    if not isinstance(index, dict):
+        raise CheckpointError("is broken: delete it", file=str(directory / INDEX))
+    return index
+
+
+def capped(head: Head) -> torch.Tensor:
+    """The logits of a head."""
+    logits = head.hidden @ head.weight.T
+    return head.softcap * torch.tanh(logits / head.softcap) if head.softcap else logits
+
+
+def softcap_of(model: Any) -> float:
+    """The cap of a model's logits, 0 = none."""
+    text = model.config.get_text_config()
+    return float(getattr(text, "final_logit_softcapping", None) or 0.0)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
