@@ -45,7 +45,7 @@ def main() -> None:
             continue
         start = time.monotonic()
         sources.fetch(cache, stage.sources)
-        stage.build(cache, stage.quick if arguments.quick else 0)
+        stage.build(cache / "sources", cache, stage.quick if arguments.quick else 0)
         done[name] = round(time.monotonic() - start)
         done_file.write_text(json.dumps(done, indent=1) + "\n", "utf-8")
         print(f"{name}: {done[name]} s", flush=True)

@@ -397,7 +397,9 @@ def thing(rng: random.Random) -> Texts:
     return counted(rng, noun.category) if noun.category in COUNTED else one(noun)
 
 
-TEMPLATES: dict[Callable[[random.Random], Texts], float] = {
+Template = Callable[[random.Random], Texts]
+
+TEMPLATES: dict[Template, float] = {
     description: 3, possession: 2, relatives: 1, existence: 2.5, position: 2, action: 4,
     doing: 2, where: 1, going: 1, liking: 1, wish: 0.6, question: 1, price: 0.8, clock: 0.4,
     age: 0.3, feeling: 0.3, weather: 0.8, calendar: 0.2, comparison: 1.5, everyday: 0.4,

@@ -111,13 +111,12 @@ def verbs() -> tuple[Verb, ...]:
     found = []
     for english, objects, *cells in rows("verbs.txt"):
         plain, third = english.split("/")
-        forms = {"en": (plain, plain, third, plain, plain)}
+        forms: dict[str, tuple[str, ...]] = {"en": (plain, plain, third, plain, plain)}
         for language, cell in zip(ROMANCE, cells, strict=True):
             given = tuple(cell.split())
-            # Portuguese has one form for you and for he.
-            forms[language] = given if len(given) == 5 else (given[0], given[1], *given[2:])
-            if len(forms[language]) != 5:
+            if len(given) != 5:
                 raise ValueError(f"verbs.txt: {cell!r} has {len(given)} forms, not 5")
+            forms[language] = given
         found.append(Verb(frozenset(objects.split()), forms))
     return tuple(found)
 

@@ -68,7 +68,7 @@ def background(rng: random.Random) -> Picture:
 
 def draw(document: bytes, rng: random.Random) -> Picture | None:
     """The drawing in the middle of a background, None if it cannot be drawn or is empty."""
-    import pyvips
+    import pyvips  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
     try:
         drawing = pyvips.Image.svgload_buffer(document)

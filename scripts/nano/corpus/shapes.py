@@ -18,20 +18,17 @@ HELD_OUT_QUESTIONS = 1200
 def build(sources: Path, cache: Path, limit: int) -> None:
     """Copy the pictures and write the rows; `limit` questions of each split if not 0."""
     data = sources / "easy-vqa" / "easy_vqa" / "data"
-    for split, folder, most in (("train", "train", limit), ("test", "heldout", HELD_OUT_QUESTIONS)):
+    for split, folder, name in (("train", "train", "shapes"), ("test", "heldout", "shapes-test")):
         questions = json.loads((data / split / "questions.json").read_text("utf-8"))
-        listed = [
-            rows.chat(
-                "easy_vqa", "en", [rows.image(f"pics/shapes-{number}.png"), rows.text(question)],
-                answer,
-            )
-            for question, answer, number in questions
-        ]  # fmt: skip
-        rows.generator(f"easy_vqa {split}").shuffle(listed)
-        listed = listed[: min(most, limit) if most and limit else most or len(listed)]
-        for file in sorted({path for row in listed for path in rows.media(row)}):
+        rows.generator(f"easy_vqa {split}").shuffle(questions)
+        most = limit or (len(questions) if split == "train" else HELD_OUT_QUESTIONS)
+        listed = []
+        for question, answer, number in questions[:most]:
+            file = f"pics/{name}-{number}.png"
             target = cache / folder / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            number = target.stem.removeprefix("shapes-")
-            shutil.copyfile(data / split / "images" / f"{number}.png", target)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(data / split / "images" / f"{number}.png", target)
+            prompt = [rows.image(file), rows.text(question)]
+            listed.append(rows.chat("easy_vqa", "en", prompt, answer))
         rows.write(cache / folder / "easy_vqa.jsonl", listed)

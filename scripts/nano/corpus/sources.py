@@ -49,7 +49,7 @@ def checked(path: Path, entry: dict[str, Any]) -> Path:
 
 def download(entry: dict[str, Any], folder: Path) -> Path:
     """The archive of one package in `folder`, fetched if it is not there."""
-    path = folder / entry["archive"]
+    path = folder / str(entry["archive"])
     if path.exists():
         return checked(path, entry)
     name, version = entry["name"], entry["version"]

@@ -37,6 +37,7 @@ NAMED = {
 }  # fmt: skip
 # What the chat template writes between the special tokens: it has to be single tokens.
 FRAMES = ["user\n", "user\n\n\n", "model\n", "\n", "\n\n"]
+PROSE_SHARE = 8  # one row of prose in so many
 TEMPLATE = Path(__file__).parent.parent / "chat_template.jinja"
 
 
@@ -100,15 +101,24 @@ def save(document: dict[str, Any], folder: Path) -> None:
 
 
 def training_texts(folder: Path) -> Iterable[str]:
-    """The texts of all training rows, and the frames of the chat template often enough to be
-    learned whole.
+    """The texts that the tokenizer is trained on.
+
+    Texts about emoji count as often as they are in the rows, or the many short names would be
+    spelled letter by letter; all others count once, and of the prose a part, or the frequent
+    prompts and English would fill the vocabulary. The frames of the chat template are there often
+    enough to be learned whole.
     """
     yield from FRAMES * 10_000
+    seen: set[str] = set()
     for path in sorted(folder.glob("*.jsonl")):
-        for row in rows.read(path):
-            yield from rows.texts(row)
+        for number, row in enumerate(rows.read(path)):
+            if path.stem.startswith("emoji"):
+                yield from rows.texts(row)
+            elif "text" not in row or number % PROSE_SHARE == 0:
+                seen.update(rows.texts(row))
+    yield from sorted(seen)
 
 
-def build(cache: Path) -> None:
-    """Train the tokenizer on the rows of the cache."""
+def build(sources: Path, cache: Path, limit: int) -> None:
+    """Train the tokenizer on the rows of the cache, whatever their number."""
     save(train(training_texts(cache / "train")), cache / "tokenizer")
