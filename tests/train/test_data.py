@@ -34,8 +34,11 @@ def test_documents_follow_each_other_without_padding(tokenizer: Tokenizer, tmp_p
     ]
     assert corpus.tokens.tolist() == wanted
     assert (corpus.num_documents, corpus.num_bytes, corpus.bad_rows) == (3, 8 + 7 + 4, ())
-    rows = corpus.rows([0, 1], 4)
-    assert rows.tolist() == [wanted[0:5], wanted[4:9]]  # each id is a label exactly once
+    rows = [corpus.row(number, 4) for number in (0, 1)]
+    assert [row.ids.tolist() for row in rows] == [
+        wanted[0:5],
+        wanted[4:9],
+    ]  # each id is a label exactly once
 
 
 def test_a_cache_is_believed_until_something_changes(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from helpers.recipes import TOKENIZER
 from matryo.errors import TrainingError
 from matryo.plan import presets
 from matryo.train import export as module
-from matryo.train.export import export, mean_divergence, torch_logits
+from matryo.train.export import Probe, export, mean_divergence, torch_logits
 from matryo.train.nested import nest
 
 IDS = [2, 300, 0, 41, 540, 7, 99, 512, 13, 5, 8, 1]
+ROWS = [Probe(IDS)]
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +34,12 @@ def trained(tiny_hf_model: Any) -> Any:
 def test_what_is_written_is_what_was_trained(trained: Any, tmp_path: Path, dtype: str) -> None:
     model, plans = trained
     made = export(
-        model, plans, tmp_path, IDS, start=None, tokenizer=TOKENIZER, dtype=dtype, packed=["f32"]
+        model, plans, tmp_path, ROWS, start=None, tokenizer=TOKENIZER, dtype=dtype, packed=["f32"]
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f32", "hf"]
     assert [one.path.name for one in made] == ["hf", "f32"]
     if dtype == "f32":
-        wanted = torch_logits(model, plans["e2b"], IDS)
+        wanted = torch_logits(model, plans["e2b"], ROWS)
         for one in made:
             with matryo.load(one.path, weights="f32") as opened:
                 assert abs(opened.logits(IDS, plans["e2b"]) - wanted).max() < 1e-3
@@ -59,7 +60,7 @@ def test_a_file_that_computes_something_else_is_refused(
 
     monkeypatch.setattr(module, "save_file", altered)
     with pytest.raises(TrainingError, match=r"hf was not written: its plan .* diverges"):
-        export(model, plans, tmp_path, IDS, start=None, tokenizer=TOKENIZER, dtype="f32")
+        export(model, plans, tmp_path, ROWS, start=None, tokenizer=TOKENIZER, dtype="f32")
     assert [p.name for p in tmp_path.rglob("*")] == ["hf", "older"]
 
 
@@ -76,7 +77,7 @@ def test_an_engine_that_differs_is_refused(
 
     monkeypatch.setattr(module, "engine_logits", off)
     with pytest.raises(TrainingError, match=r"logits differ by 0.01"):
-        export(model, plans, tmp_path, IDS, start=None, tokenizer=TOKENIZER, dtype="f32")
+        export(model, plans, tmp_path, ROWS, start=None, tokenizer=TOKENIZER, dtype="f32")
     assert list(tmp_path.iterdir()) == []
 
 

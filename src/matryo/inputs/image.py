@@ -8,6 +8,7 @@ picture, bilinear with antialiasing, on 8 bits with rounding, then / 255 and no 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,6 +73,12 @@ def load_rgb(
     return resized(_decode(opened, frame, limits), shape)
 
 
+def load_rgba(source: object, size: Size | None = None) -> Rgb:
+    """The same as (H, W, 4) uint8, transparency kept, of a file."""
+    shape = checked_size(size)
+    return resized(_decode(Source.of(source), 0, DEFAULT_LIMITS, _rgba), shape)
+
+
 def checked_size(size: Size | None, limits: MediaLimits = DEFAULT_LIMITS) -> tuple[int, int] | None:
     """(height, width) of what `size` means. Raises InputError if it is not positive or too
     large.
@@ -99,7 +106,12 @@ def to_pixels(rgb: Rgb) -> Pixels:
     return np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32) * np.float32(1 / 255)
 
 
-def _decode(source: Source, frame: int, limits: MediaLimits) -> Rgb:
+def _decode(
+    source: Source,
+    frame: int,
+    limits: MediaLimits,
+    convert: Callable[[Image.Image], Rgb] | None = None,
+) -> Rgb:
     from PIL import Image
 
     kind = source.require(("picture",), f"a picture ({PICTURES})")
@@ -117,7 +129,7 @@ def _decode(source: Source, frame: int, limits: MediaLimits) -> Rgb:
             _seek(source.name, image, frame, limits)
             image.load()
             _check_shape(source.name, *image.size, limits)
-            return _upright(_rgb(image), _orientation(image))
+            return _upright((convert or _rgb)(image), _orientation(image))
     except InputError:
         raise
     except MemoryError as error:
@@ -217,6 +229,14 @@ def _rgb(image: Image.Image) -> Rgb:
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, layer)
     return np.asarray(image.convert("RGB"))
+
+
+def _rgba(image: Image.Image) -> Rgb:
+    """(H, W, 4) uint8 of any mode that Pillow decodes to."""
+    if image.has_transparency_data:
+        return np.asarray(image.convert("RGBA"))
+    rgb = _rgb(image)
+    return np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], 2)
 
 
 def _ready(

@@ -203,11 +203,11 @@ def _opened(
         missing=missing,
         held=build_weights(config, tensors, shells, kernels.Matrix, forget),
         towers=towers,
-        image_size=_image_size(directory),
+        image_size=image_size(directory),
     )
 
 
-def _image_size(directory: Path) -> int:
+def image_size(directory: Path) -> int:
     """The side to which the checkpoint's own processor makes pictures, 768 if no file says."""
     settings = read_json_object(directory / "preprocessor_config.json")
     if not settings:

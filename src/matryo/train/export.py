@@ -1,9 +1,9 @@
 """A trained model as files, written only if our engine computes from them what torch does.
 
-In: a nested model, its plans, a tokenizer, some token ids. Out: a Hugging Face directory with
-plans.json, and packed ones. Each is written beside its place, opened and compared at every plan,
-and renamed into place; one that differs is removed. In float32 the logits must agree; in 8 and 4
-bits, where weights were rounded, the distributions.
+In: a nested model, its plans, a tokenizer, some rows, with a picture and a sound if it takes them.
+Out: a Hugging Face directory with plans.json, and packed ones. Each is written beside its place,
+opened and compared at every plan, and renamed into place; one that differs is removed. In float32
+the logits must agree; in 8 and 4 bits, where weights were rounded, the distributions.
 """
 
 from __future__ import annotations
@@ -41,6 +41,35 @@ _NAMES = {"f32": "float32", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """A row that both sides compute: ids, pixels (3, S, S) and (log-mel (T, bins), mask (T,)) in
+    the order of their soft ids.
+    """
+
+    ids: Sequence[int]
+    pixels: Sequence[F32] = ()
+    sounds: Sequence[tuple[F32, npt.NDArray[np.bool_]]] = ()
+
+    def media(self, device: torch.device) -> dict[str, torch.Tensor]:
+        """What the model's forward takes beside the ids."""
+        found: dict[str, torch.Tensor] = {}
+        if self.pixels:
+            found["pixel_values"] = torch.from_numpy(np.stack(self.pixels))
+        if self.sounds:
+            longest = max(len(mel) for mel, _ in self.sounds)
+            ends = [longest - len(mel) for mel, _ in self.sounds]
+            found["input_features"] = torch.stack(
+                [torch.nn.functional.pad(torch.from_numpy(mel), (0, 0, 0, end))
+                 for (mel, _), end in zip(self.sounds, ends, strict=True)]
+            )  # fmt: skip
+            found["input_features_mask"] = torch.stack(
+                [torch.nn.functional.pad(torch.from_numpy(mask), (0, end))
+                 for (_, mask), end in zip(self.sounds, ends, strict=True)]
+            )  # fmt: skip
+        return {name: value.to(device) for name, value in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class Exported:
     """One directory that passed: the largest difference of logits and mean KL of all plans."""
 
@@ -53,27 +82,29 @@ def export(
     model: LanguageModel,
     plans: Mapping[str, Plan],
     output: Path,
-    ids: Sequence[int],
+    probes: Sequence[Probe],
     *,
     start: Path | None,
     tokenizer: Path,
+    document: Mapping[str, Any] | None = None,
     dtype: str = "bf16",
     packed: Sequence[str] = (),
 ) -> list[Exported]:
     """Writes `output/hf`, and `output/KIND` for each kind of `packed`.
 
-    start: where the model came from, whose config.json is kept; None = the model's own ·
-    tokenizer: directory whose text files are copied
+    probes: rows that are compared · start: where the model came from, whose config.json is kept
+    unless there is a document; None = the model's own · tokenizer: directory whose text files are
+    copied
     Raises TrainingError if a plan's logits differ; then nothing new is in place.
     """
     output.mkdir(parents=True, exist_ok=True)
     made: list[tuple[Path, Exported]] = []
     fresh = _fresh(output / "hf")
     try:
-        _write(model, plans, fresh, start, tokenizer, dtype)
-        trained = {name: torch_logits(model, plan, ids) for name, plan in plans.items()}
-        ours = engine_logits(fresh, plans, ids, "f32")
-        theirs = _reread(model, fresh, plans, ids)
+        _write(model, plans, fresh, start, tokenizer, dtype, document)
+        trained = {name: torch_logits(model, plan, probes) for name, plan in plans.items()}
+        ours = engine_logits(fresh, plans, probes, "f32")
+        theirs = _reread(model, fresh, plans, probes)
         difference = max(float(np.abs(ours[n] - theirs[n]).max()) for n in plans)
         if not difference <= LOGIT_TOLERANCE:
             raise _refused(output / "hf", f"logits differ by {difference:.3g}", LOGIT_TOLERANCE)
@@ -82,7 +113,7 @@ def export(
             fresh_packed = _fresh(output / kind)
             made.append((fresh_packed, Exported(output / kind, 0.0, 0.0)))
             convert(fresh, fresh_packed, kind)
-            found = engine_logits(fresh_packed, plans, ids, None)
+            found = engine_logits(fresh_packed, plans, probes, None)
             made[-1] = (fresh_packed, _gate(output / kind, ours, found, kind, None))
         for directory, result in made:
             _replace(directory, result.path)
@@ -93,25 +124,42 @@ def export(
 
 
 @torch.no_grad()
-def torch_logits(model: LanguageModel, plan: Plan, ids: Sequence[int]) -> F32:
-    """Logits (T, V) of torch, as evaluated."""
+def torch_logits(model: LanguageModel, plan: Plan, probes: Sequence[Probe]) -> F32:
+    """Logits (T, V) of torch, as evaluated; T counts the ids of all rows."""
     training = model.training
     model.train(False)
-    rows = torch.tensor([list(ids)], device=model.device)
-    logits = model.lm_head(hidden_states(model, plan, input_ids=rows))[0].float()
-    if cap := softcap(model):
-        logits = cap * torch.tanh(logits / cap)
+    found = []
+    for probe in probes:
+        rows = torch.tensor([list(probe.ids)], device=model.device)
+        media = probe.media(model.device)
+        logits = model.lm_head(hidden_states(model, plan, input_ids=rows, **media))[0].float()
+        if cap := softcap(model):
+            logits = cap * torch.tanh(logits / cap)
+        found.append(logits)
     model.train(training)
-    values: F32 = logits.cpu().numpy()
+    values: F32 = torch.cat(found).cpu().numpy()
     return values
 
 
 def engine_logits(
-    directory: Path, plans: Mapping[str, Plan], ids: Sequence[int], weights: str | None
+    directory: Path, plans: Mapping[str, Plan], probes: Sequence[Probe], weights: str | None
 ) -> dict[str, F32]:
     """Logits (T, V) of our engine at each plan, with an exact K/V cache."""
     with load(directory, weights=weights, kv="f32") as opened:
-        return {name: opened.logits(list(ids), plan) for name, plan in plans.items()}
+        return {
+            name: np.concatenate(
+                [
+                    opened.logits(
+                        list(probe.ids),
+                        plan,
+                        images=list(probe.pixels) or None,
+                        audio=list(probe.sounds) or None,
+                    )
+                    for probe in probes
+                ]
+            )
+            for name, plan in plans.items()
+        }
 
 
 def mean_divergence(wanted: F32, got: F32) -> float:
@@ -152,6 +200,7 @@ def _write(
     start: Path | None,
     tokenizer: Path,
     dtype: str,
+    given: Mapping[str, Any] | None,
 ) -> None:
     """The Hugging Face directory. Weights only: buffers are rebuilt from the config."""
     tensors = {
@@ -161,11 +210,13 @@ def _write(
     }
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
     (directory / "model.safetensors").chmod(0o644)  # safetensors makes it for its owner alone
-    document: dict[str, Any] = (
-        json.loads(model.config.to_json_string(use_diff=True))
-        if start is None
-        else json.loads((start / CONFIG).read_text(encoding="utf-8"))
-    )
+    document: dict[str, Any]
+    if given is not None:
+        document = dict(given)
+    elif start is not None:
+        document = json.loads((start / CONFIG).read_text(encoding="utf-8"))
+    else:
+        document = json.loads(model.config.to_json_string(use_diff=True))
     document.pop("torch_dtype", None)
     document |= {"dtype": _NAMES[dtype], "architectures": [type(model).__name__]}
     replace_text(directory / CONFIG, json.dumps(document, indent=2) + "\n")
@@ -177,7 +228,7 @@ def _write(
 
 
 def _reread(
-    model: LanguageModel, directory: Path, plans: Mapping[str, Plan], ids: Sequence[int]
+    model: LanguageModel, directory: Path, plans: Mapping[str, Plan], probes: Sequence[Probe]
 ) -> dict[str, F32]:
     """Logits of transformers, in float32, from the files that were written."""
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -187,7 +238,7 @@ def _reread(
     config = nest(again)
     # A checkpoint in bf16 has this factor rounded to bf16, in transformers as in our engine.
     text_part(again).embed_tokens.embed_scale.fill_(embedding_scale(config.hidden_size, directory))
-    return {name: torch_logits(again, plan, ids) for name, plan in plans.items()}
+    return {name: torch_logits(again, plan, probes) for name, plan in plans.items()}
 
 
 def embedding_scale(hidden_size: int, directory: Path) -> float:

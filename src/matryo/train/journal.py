@@ -61,10 +61,7 @@ def line(record: Mapping[str, Any]) -> str:
     or, of an evaluation, the held-out losses.
     """
     if "held_out" in record:
-        found = "  ".join(
-            f"{name} {values['loss']:.4f} ({values['bits_per_byte']:.4f} bits/byte)"
-            for name, values in record["held_out"].items()
-        )
+        found = "  ".join(_measured(*entry) for entry in record["held_out"].items())
         return f"step {record['step']}  held out: {found}"
     losses = "  ".join(f"{name} {value:.4f}" for name, value in record["losses"].items())
     minutes, seconds = divmod(round(record["seconds_left"]), 60)
@@ -77,6 +74,13 @@ def line(record: Mapping[str, Any]) -> str:
     )
 
 
+def _measured(name: str, values: Mapping[str, float]) -> str:
+    if "right" in values:
+        return f"{name} {100 * values['right']:.1f} % right of {values['pictures']:.0f}"
+    bits = values.get("bits_per_byte")
+    return f"{name} {values['loss']:.4f}" + ("" if bits is None else f" ({bits:.4f} bits/byte)")
+
+
 def plot(output: Path) -> Path:
     """Draws the losses of every rung over the steps, from the log."""
     from matplotlib.figure import Figure
@@ -87,7 +91,8 @@ def plot(output: Path) -> Path:
         for name, value in record.get("losses", {}).items():
             curves.setdefault(name, []).append((record["step"], value))
         for name, values in record.get("held_out", {}).items():
-            held_out.setdefault(name, []).append((record["step"], values["loss"]))
+            if "loss" in values:
+                held_out.setdefault(name, []).append((record["step"], values["loss"]))
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="nats a token")
     for number, (name, points) in enumerate(curves.items()):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from matryo.plan import Plan
-from matryo.train.head import LOGITS, Head, head_loss
+from matryo.train.head import IGNORED, LOGITS, Head, head_loss
 from matryo.train.nested import LanguageModel, hidden_states, softcap
 
 
@@ -62,13 +62,16 @@ class NestedObjective(torch.nn.Module):
         labels: torch.Tensor,
         plan: Plan | None = None,
         teacher: torch.Tensor | None = None,
+        **media: torch.Tensor,
     ) -> PassLoss:
         """input_ids, labels (B, T): labels[t] is the id after input_ids[t], or IGNORED.
+
+        media: pictures and sounds as the model's forward takes them
 
         teacher (B, T, d): final states of the widest plan on the same ids; None = learn from the
         text alone
         """
-        hidden = hidden_states(self.model, plan, input_ids=input_ids)
+        hidden = hidden_states(self.model, plan, input_ids=input_ids, **media)
         weights = self.weights if teacher is not None else LossWeights()
         head, cap = self.model.lm_head.weight, softcap(self.model)
         parts = head_loss(
@@ -82,7 +85,8 @@ class NestedObjective(torch.nn.Module):
         )
         loss, distance = parts.loss, torch.zeros_like(parts.loss.detach())
         if teacher is not None and weights.hidden:
-            error = relative_distance(hidden, teacher.detach())
+            wanted = labels != IGNORED
+            error = relative_distance(hidden[wanted], teacher.detach()[wanted])
             loss, distance = loss + weights.hidden * error, error.detach()
         return PassLoss(loss, parts.cross_entropy, parts.divergence, distance, hidden)
 

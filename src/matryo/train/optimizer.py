@@ -61,12 +61,18 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def make_optimizers(model: LanguageModel, recipe: OptimizerRecipe) -> list[torch.optim.Optimizer]:
-    """One or two optimisers; every trainable weight is in exactly one group."""
+def make_optimizers(
+    model: LanguageModel, recipe: OptimizerRecipe, heads: torch.nn.Module | None = None
+) -> list[torch.optim.Optimizer]:
+    """One or two optimisers; every trainable weight is in exactly one group.
+
+    heads: of auxiliary losses, which learn at the rate of the tables
+    """
     kinds: dict[str, list[torch.Tensor]] = {"matrix": [], "table": [], "vector": []}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             kinds[_kind(name, weight)].append(weight)
+    kinds["table"] += [] if heads is None else heads.parameters()
     rates = {
         "matrix": recipe.rate,
         "table": recipe.rate if recipe.embedding_rate is None else recipe.embedding_rate,

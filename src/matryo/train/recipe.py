@@ -35,13 +35,14 @@ class ModelRecipe:
 
     plans: rungs by name, {"layers": [...], "ffn_width": [...] or one number}; absent: those of
     `start`'s plans.json · tokenizer: the directory of a tokenizer.json; absent: `start`, or the
-    embedded model's
+    embedded model's · freeze: parts that do not learn
     """
 
     start: Path | None = None
     config: dict[str, Any] = field(default_factory=dict)
     plans: dict[str, Any] = field(default_factory=dict)
     tokenizer: Path | None = None
+    freeze: tuple[Literal["text", "vision", "audio"], ...] = ()
 
     def __post_init__(self) -> None:
         if (self.start is None) == (not self.config):
@@ -51,24 +52,58 @@ class ModelRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataRecipe:
-    """Texts: .txt files are one document each, .jsonl files one a row (`field`).
-
-    held_out: texts that are only measured, `held_out_rows` of them at most · sequence: tokens of a
-    row
-    bad_rows: what becomes of a row that cannot be used: fail, or skip and count
-    """
+class SourceRecipe:
+    """One source of rows; `weight`: its share of the rows, beside the other sources' weights."""
 
     files: tuple[Path, ...]
-    held_out: tuple[Path, ...] = ()
-    held_out_rows: int = 64
-    field: str = "text"
-    sequence: int = 256
-    bad_rows: Literal["fail", "skip"] = "fail"
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.files:
+            raise ConfigError("data.mix: files is empty; name at least one .txt or .jsonl file")
+        if not self.weight > 0:
+            raise ConfigError(f"data.mix: weight is {self.weight:g}; expected more than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRecipe:
+    """Rows: .txt files are one document each, .jsonl files one row a line: a document (`field`) or
+    a conversation (`messages`), whose pictures and sounds are files.
+
+    label, transcript: what a row calls that which its picture shows, and what its clip says
+    files: one source, or mix: several · held_out: rows that are only measured, `held_out_rows` of
+    them at most · sequence: tokens of a row · learn: what of a conversation is predicted
+    bad_rows: what becomes of a row that cannot be used: fail, or skip and count
+    picture_changes, sound_changes: how strongly media are changed at random, 0 to 1
+    cache: a directory for ids and decoded media, which runs may share; absent: in the output
+    """
+
+    files: tuple[Path, ...] = ()
+    mix: tuple[SourceRecipe, ...] = ()
+    held_out: tuple[Path, ...] = ()
+    held_out_rows: int = 64
+    field: str = "text"
+    label: str = "label"
+    transcript: str = "transcript"
+    sequence: int = 256
+    learn: Literal["answers", "all"] = "answers"
+    bad_rows: Literal["fail", "skip"] = "fail"
+    picture_changes: float = 0.0
+    sound_changes: float = 0.0
+    cache: Path | None = None
+
+    @property
+    def sources(self) -> tuple[SourceRecipe, ...]:
+        """The mix, or the one source that `files` are."""
+        return self.mix or (SourceRecipe(files=self.files),)
+
+    def __post_init__(self) -> None:
+        if not self.files and not self.mix:
             raise ConfigError("data.files is empty; name at least one .txt or .jsonl file")
+        if self.files and self.mix:
+            raise ConfigError("data: give either files, one source, or mix, several")
+        for key in ("picture_changes", "sound_changes"):
+            _at_least(getattr(self, key), 0.0, f"data.{key}", 1.0)
         _at_least(self.sequence, 2, "data.sequence")
         _at_least(self.held_out_rows, 1, "data.held_out_rows")
 
@@ -82,6 +117,8 @@ class ObjectiveRecipe:
     that some rung leaves out
     cross_entropy, divergence, hidden: weights of a narrower pass' losses; the last two are against
     the widest rung
+    classes, ctc: weights of what the encoders learn beside the decoder: the `label` of a picture,
+    the `transcript` of a clip · decoder: false = they learn from these alone
     """
 
     mode: Literal["sum", "sample"] = "sum"
@@ -93,11 +130,17 @@ class ObjectiveRecipe:
     divergence: float = 0.0
     hidden: float = 0.0
     temperature: float = 1.0
+    classes: float = 0.0
+    ctc: float = 0.0
+    decoder: bool = True
 
     def __post_init__(self) -> None:
-        for key in ("mixes", "mix_weight", "cross_entropy", "divergence", "hidden"):
+        keys = ("mixes", "mix_weight", "cross_entropy", "divergence", "hidden", "classes", "ctc")
+        for key in keys:
             _at_least(getattr(self, key), 0.0, f"objective.{key}")
         _at_least(self.temperature, 0.01, "objective.temperature", 100.0)
+        if not self.decoder and not (self.classes or self.ctc):
+            raise ConfigError("objective: without the decoder, give classes or ctc a weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +218,8 @@ class ExportRecipe:
 class Recipe:
     """A whole run.
 
-    rows: of `data.sequence` tokens, through the model at once · accumulate: times that, a step
+    rows: of at most `data.sequence` tokens, through the model at once, padded to the longest of
+    them · accumulate: times that, a step; neighbours in length go together
 
     save_every, evaluate_every: in steps; the last step always does both · keep: checkpoints kept
     recompute: layers' activations are computed again in the backward pass instead of being kept

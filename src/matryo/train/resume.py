@@ -22,7 +22,7 @@ _FORMAT = 1
 # May differ between the parts of a run: what comes after the steps, or changes no number of them.
 FREE = frozenset(
     {"output", "schedule", "export", "save_every", "evaluate_every", "keep", "threads",
-     "deterministic", "recompute", "data.held_out", "data.held_out_rows"}
+     "deterministic", "recompute", "data.held_out", "data.held_out_rows", "data.cache"}
 )  # fmt: skip
 _PATHS = frozenset({"data.files", "model.start", "model.tokenizer"})
 
@@ -136,6 +136,8 @@ def _flat(recipe: Mapping[str, Any], place: str = "") -> dict[str, Any]:
             continue
         if isinstance(value, Mapping):
             found |= _flat(value, f"{name}.")
+        elif name == "data.mix":
+            found[name] = [[[Path(f).name for f in one["files"]], one["weight"]] for one in value]
         elif name in _PATHS and value is not None:
             paths = value if isinstance(value, list) else [value]
             found[name] = [Path(entry).name for entry in paths]

@@ -1,17 +1,22 @@
 """Where a run starts: the model of a recipe, and the plans of its steps.
 
-In: the model's part of a recipe. Out: a float32 model of transformers, filled from a checkpoint or
-with initial values; the schedule of plans, checked with the model's shape.
+In: the model's part of a recipe. Out: a float32 model of transformers, with encoders if its config
+has them, filled from a checkpoint or with initial values; the schedule of plans, checked with the
+model's shape.
 """
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    Gemma3nConfig,
     Gemma3nForCausalLM,
     Gemma3nForConditionalGeneration,
     Gemma3nTextConfig,
@@ -23,34 +28,101 @@ from matryo.config import TextConfig
 from matryo.errors import CheckpointError, ConfigError
 from matryo.loading.home import find_directory
 from matryo.plan import Plan
+from matryo.tower_config import NO_TOWERS, TowerConfig
 from matryo.train.nested import LanguageModel, initialise
 from matryo.train.recipe import ModelRecipe, Recipe
+from matryo.train.tower_start import initialise_towers
 from matryo.train.widths import WidthSchedule, blocks_left_out
 
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "text": ("language_model.", "lm_head."),
+    "vision": ("vision_tower.", "embed_vision."),
+    "audio": ("audio_tower.", "embed_audio."),
+}
 
-def make_model(recipe: ModelRecipe, seed: int) -> tuple[LanguageModel, Path]:
-    """The model in float32, and the directory of its tokenizer. Raises ConfigError."""
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A model, the directory of its tokenizer, the config.json it is exported with (None = the
+    model's own), and the shapes of its encoders.
+    """
+
+    model: LanguageModel
+    directory: Path
+    document: dict[str, Any] | None
+    towers: TowerConfig
+
+
+def make_model(recipe: ModelRecipe, seed: int) -> Start:
+    """The model in float32. Raises ConfigError."""
     torch.manual_seed(seed)
     if recipe.start is not None:
-        if not (recipe.start / CONFIG).is_file():
-            raise CheckpointError("holds no Hugging Face checkpoint", file=str(recipe.start))
-        if is_packed(recipe.start):
-            raise CheckpointError(
-                "is packed, its weights rounded: start from the Hugging Face directory",
-                file=str(recipe.start),
-            )
-        document = json.loads((recipe.start / CONFIG).read_text(encoding="utf-8"))
-        whole = document.get("model_type") == "gemma3n"
-        kind: Any = Gemma3nForConditionalGeneration if whole else Gemma3nForCausalLM
-        model: LanguageModel = kind.from_pretrained(recipe.start, dtype=torch.float32)
-        return model, recipe.tokenizer or recipe.start
-    values = {key: value for key, value in recipe.config.items() if key != "model_type"}
-    shape = TextConfig.from_json({"model_type": "gemma3n_text", **values})  # with our messages
-    # transformers takes neither 0 for 0.0 nor the absence of sparsity.
-    values["activation_sparsity_pattern"] = list(shape.sparsity)
-    model = Gemma3nForCausalLM(Gemma3nTextConfig(**values))
+        start = _continued(recipe, recipe.start)
+    elif "text_config" in recipe.config:
+        start = _multimodal(recipe)
+    else:
+        values = {key: value for key, value in recipe.config.items() if key != "model_type"}
+        model = Gemma3nForCausalLM(Gemma3nTextConfig(**_checked_text(values)))
+        initialise(model)
+        start = Start(model, recipe.tokenizer or find_directory(None), None, NO_TOWERS)
+    freeze(start.model, recipe.freeze)
+    return start
+
+
+def freeze(model: LanguageModel, parts: tuple[str, ...]) -> None:
+    """Parts of the model that get no gradients. Raises ConfigError if nothing is left."""
+    whole = isinstance(model, Gemma3nForConditionalGeneration)
+    for part in parts:
+        if not whole:
+            raise ConfigError(f"model.freeze names {part}; a model of text alone has no parts")
+    for name, weight in model.named_parameters():
+        for part in parts:
+            if name.removeprefix("model.").startswith(PARTS[part]):
+                weight.requires_grad_(False)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ConfigError("model.freeze leaves nothing to train")
+
+
+def _continued(recipe: ModelRecipe, directory: Path) -> Start:
+    if not (directory / CONFIG).is_file():
+        raise CheckpointError("holds no Hugging Face checkpoint", file=str(directory))
+    if is_packed(directory):
+        raise CheckpointError(
+            "is packed, its weights rounded: start from the Hugging Face directory",
+            file=str(directory),
+        )
+    document = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    whole = document.get("model_type") == "gemma3n"
+    kind: Any = Gemma3nForConditionalGeneration if whole else Gemma3nForCausalLM
+    model: LanguageModel = kind.from_pretrained(directory, dtype=torch.float32)
+    towers = TowerConfig.from_json(document)
+    return Start(model, recipe.tokenizer or directory, document, towers)
+
+
+def _multimodal(recipe: ModelRecipe) -> Start:
+    """A model with both encoders from its config."""
+    document = {**copy.deepcopy(recipe.config), "model_type": "gemma3n"}
+    if not isinstance(document["text_config"], dict):
+        raise ConfigError("model.config.text_config: expected keys and values")
+    document["text_config"] = {
+        **_checked_text(document["text_config"]), "model_type": "gemma3n_text",
+    }  # fmt: skip
+    towers = TowerConfig.from_json(document)
+    for part in ("vision", "audio"):
+        if getattr(towers, part) is None:
+            raise ConfigError(f"model.config has text_config, but no {part}_config: give both")
+    # transformers and timm write into what they are given.
+    model = Gemma3nForConditionalGeneration(Gemma3nConfig(**copy.deepcopy(document)))
     initialise(model)
-    return model, recipe.tokenizer or find_directory(None)
+    initialise_towers(model)
+    return Start(model, recipe.tokenizer or find_directory(None), document, towers)
+
+
+def _checked_text(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The text config as transformers takes it; refused with our messages."""
+    shape = TextConfig.from_json({"model_type": "gemma3n_text", **values})
+    # transformers takes neither 0 for 0.0 nor the absence of sparsity.
+    return {**values, "activation_sparsity_pattern": list(shape.sparsity)}
 
 
 def make_schedule(recipe: Recipe, config: TextConfig) -> WidthSchedule:

@@ -1,0 +1,115 @@
+"""Losses that teach an encoder directly: what a picture shows, what a clip says.
+
+In: soft embeddings of pictures and clips, as the decoder gets them; labels and transcripts of rows.
+Out: losses with gradients. Pictures: cross-entropy over the labels of the training rows, from the
+mean of a picture's embeddings. Sound: CTC over letters, of which every embedding gives four, one
+for each frame of the encoder before it is thinned out; so what is said must be in what the decoder
+sees. The heads are not part of the model: they end with the run.
+Source: Graves et al., 2006 (CTC).
+
+n pictures or clips · S soft ids of one · d model
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import torch
+from torch.nn import functional
+
+from matryo.train.head import IGNORED
+
+LETTERS_A_TOKEN = 4
+BLANK = 0
+
+
+def spoken(text: str) -> str:
+    """A transcript as letters, digits and single spaces: what can be heard of it."""
+    folded = unicodedata.normalize("NFC", text).casefold()
+    kept = "".join(letter if letter.isalnum() or letter == "'" else " " for letter in folded)
+    return " ".join(kept.split())
+
+
+class Auxiliary(torch.nn.Module):
+    """Both heads; one without anything to learn does not exist."""
+
+    def __init__(
+        self,
+        width: int,
+        labels: Iterable[str],
+        transcripts: Iterable[str],
+        *,
+        classes: float,
+        ctc: float,
+    ) -> None:
+        """width: d · classes, ctc: weights of the losses, 0 = none."""
+        super().__init__()
+        self.labels = {label: n for n, label in enumerate(sorted(set(labels)))} if classes else {}
+        letters = sorted({letter for text in transcripts for letter in spoken(text)}) if ctc else []
+        self.letters = {letter: n for n, letter in enumerate(letters, BLANK + 1)}
+        self.weights = {"classes": classes, "ctc": ctc}
+        if self.labels:
+            self.show = torch.nn.Linear(width, len(self.labels))
+        if self.letters:
+            self.say = torch.nn.Linear(width, LETTERS_A_TOKEN * (len(self.letters) + 1))
+
+    def classes(self, soft: torch.Tensor, shown: Sequence[str | None]) -> torch.Tensor | None:
+        """soft (n, S, d); the mean loss of those whose label was trained on, None if there are
+        none.
+        """
+        targets = torch.tensor(
+            [IGNORED if name is None else self.labels.get(name, IGNORED) for name in shown],
+            device=soft.device,
+        )
+        if not self.labels or not bool((targets != IGNORED).any()):
+            return None
+        return functional.cross_entropy(self.show(soft.mean(1)), targets, label_smoothing=0.1)
+
+    def right(self, soft: torch.Tensor, shown: Sequence[str | None]) -> tuple[int, int]:
+        """How many pictures are recognised, of how many with a known label."""
+        known = [(n, self.labels[name]) for n, name in enumerate(shown) if name in self.labels]
+        if not known:
+            return 0, 0
+        best = self.show(soft.mean(1)).argmax(-1).tolist()
+        return sum(best[n] == target for n, target in known), len(known)
+
+    def ctc(
+        self, soft: torch.Tensor, num_tokens: Sequence[int], said: Sequence[str | None]
+    ) -> torch.Tensor | None:
+        """soft (n, S, d), of which the first `num_tokens` are sound; the mean loss a letter."""
+        if not self.letters:
+            return None
+        known: list[tuple[int, list[int]]] = []
+        for number, text in enumerate(said):
+            letters = [self.letters[c] for c in spoken(text or "") if c in self.letters]
+            repeats = sum(a == b for a, b in pairwise(letters))
+            # What does not fit has no path.
+            if letters and len(letters) + repeats <= LETTERS_A_TOKEN * num_tokens[number]:
+                known.append((number, letters))
+        if not known:
+            return None
+        rows = torch.tensor([number for number, _ in known], device=soft.device)
+        scores = self.say(soft[rows]).float()
+        n, length, _ = scores.shape
+        scores = scores.reshape(n, length * LETTERS_A_TOKEN, len(self.letters) + 1)
+        targets = torch.tensor([c for _, letters in known for c in letters], device=soft.device)
+        return functional.ctc_loss(
+            scores.log_softmax(-1).transpose(0, 1),
+            targets,
+            torch.tensor([LETTERS_A_TOKEN * num_tokens[number] for number, _ in known]),
+            torch.tensor([len(letters) for _, letters in known]),
+            blank=BLANK,
+            reduction="sum",
+        ) / len(targets)
+
+    def heard(self, soft: torch.Tensor, num_tokens: Sequence[int]) -> list[str]:
+        """The most likely letters of each clip, repeats and blanks left out."""
+        names = {number: letter for letter, number in self.letters.items()}
+        texts = []
+        for row, count in zip(self.say(soft), num_tokens, strict=True):
+            best = row[:count].reshape(count * LETTERS_A_TOKEN, -1).argmax(-1).tolist()
+            kept = [b for n, b in enumerate(best) if b != BLANK and (not n or b != best[n - 1])]
+            texts.append("".join(names[b] for b in kept))
+        return texts

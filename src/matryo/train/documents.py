@@ -1,0 +1,135 @@
+"""Rows of training files: documents, and conversations with pictures and sounds.
+
+In: .txt files (one document each) and .jsonl files whose rows have a text, or messages in Hugging
+Face layout. Out: `str`s and `Conversation`s in order; what cannot be used is named with its file
+and line, and is fatal or counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from matryo.errors import CheckpointError, InputError
+
+NAMED = 5  # bad rows that a message names
+_MAX_LINE = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A row with messages.
+
+    where: file and line, for messages · directory: where its paths start
+    label: what its picture shows, transcript: what is said in its clip, for auxiliary losses
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    where: str
+    directory: Path
+    label: str | None = None
+    transcript: str | None = None
+
+
+class Reader:
+    """Rows of files. `bad` holds those that were left out, as `file:line: why`."""
+
+    def __init__(
+        self, field: str, bad_rows: Literal["fail", "skip"], names: tuple[str, str]
+    ) -> None:
+        """field, names: what a document, a label and a transcript are called · bad_rows: what
+        becomes of rows that cannot be used.
+        """
+        self.field, self.bad_rows, self.names = field, bad_rows, names
+        self.bad: list[str] = []
+
+    def rows(self, files: Sequence[Path]) -> Iterator[str | Conversation]:
+        """Raises InputError for a bad row (`fail`), CheckpointError for a file that cannot be
+        read.
+        """
+        for path in files:
+            if path.suffix not in (".txt", ".jsonl"):
+                raise InputError(f"{path}: expected a .txt or .jsonl file")
+            try:
+                yield from self._text(path) if path.suffix == ".txt" else self._lines(path)
+            except OSError as error:
+                raise CheckpointError(
+                    f"cannot be read: {error.strerror}", file=str(path)
+                ) from error
+
+    def refuse(self, reason: str) -> None:
+        """Counts a row that cannot be used, or raises InputError."""
+        if self.bad_rows == "fail":
+            raise InputError(f"{reason}; repair it, or set data.bad_rows: skip")
+        self.bad.append(reason)
+
+    def _text(self, path: Path) -> Iterator[str]:
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            self.refuse(f"{path.name}: not UTF-8 at byte {error.start}")
+        else:
+            if text.strip():
+                yield text
+            else:
+                self.refuse(f"{path.name}: no text")
+
+    def _lines(self, path: Path) -> Iterator[str | Conversation]:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), b""), 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield self._row(line, path, number)
+                except ValueError as error:
+                    self.refuse(f"{path.name}:{number}: {error}")
+
+    def _row(self, line: bytes, path: Path, number: int) -> str | Conversation:
+        """What a row holds; ValueError says why that is nothing."""
+        try:
+            row: Any = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not UTF-8 at byte {error.start}") from None
+        except (ValueError, RecursionError):
+            raise ValueError("not JSON") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"expected an object, got {type(row).__name__}")
+        if "messages" in row:
+            return _conversation(row, f"{path.name}:{number}", path.parent, self.names)
+        text = row.get(self.field)
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"no text in {self.field!r}")
+        return _whole(text, self.field)
+
+
+def some(reasons: Sequence[str]) -> str:
+    """The first few of many."""
+    more = len(reasons) - NAMED
+    return "; ".join(reasons[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _conversation(
+    row: Mapping[str, Any], where: str, directory: Path, names: tuple[str, str]
+) -> Conversation:
+    messages = row["messages"]
+    if not isinstance(messages, list) or not messages:
+        raise ValueError("expected a list of messages, with at least one")
+    for key in names:
+        if row.get(key) is not None and not isinstance(row[key], str):
+            raise ValueError(f"expected text in {key!r}")
+    for message in messages:
+        if not isinstance(message, dict) or not {"role", "content"} <= set(message):
+            raise ValueError("expected messages with role and content")
+    _whole(json.dumps(messages, ensure_ascii=False), "messages")
+    # Other keys of a message, such as a name, are for other programs.
+    kept = [{key: message[key] for key in ("role", "content")} for message in messages]
+    return Conversation(kept, where, directory, row.get(names[0]), row.get(names[1]))
+
+
+def _whole(text: str, place: str) -> str:
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"half of a surrogate pair in {place!r}")
+    return text

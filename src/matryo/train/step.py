@@ -1,0 +1,225 @@
+"""One step: its rows as batches, the gradients of its passes; and the same rows measured.
+
+In: a mixture of rows, plans, an objective. Out: gradients on the weights, losses by pass. The rows
+of a step are sorted by length, so that little is padded, and every learned token counts the same
+however they are split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
+
+from matryo.errors import ConfigError
+from matryo.plan import Plan
+from matryo.train.auxiliary import Auxiliary
+from matryo.train.batch import Batch, make_batch
+from matryo.train.data import Corpus
+from matryo.train.encoders import SoftEmbeddings, auxiliary_losses, encode, num_tokens
+from matryo.train.mixture import Mixture
+from matryo.train.objective import NestedObjective
+from matryo.train.recipe import Recipe
+from matryo.train.widths import Pass
+
+_CHANGES = 2  # apart from other draws of the same seed and step
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """What the encoders learn from. frames_per_token: mel frames of one embedding of sound."""
+
+    auxiliary: Auxiliary
+    soft: SoftEmbeddings
+    frames_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    """What a step of this process takes.
+
+    batches: of its share of the rows · num_labels, num_tokens: of all processes' · places: (source,
+    row) of all · after: the position behind them
+    """
+
+    batches: Sequence[Batch]
+    num_labels: int
+    num_tokens: int
+    places: Sequence[tuple[int, int]]
+    after: Sequence[int]
+
+
+def prepare(
+    rows: Mixture, step: int, position: Sequence[int], recipe: Recipe, accelerator: Accelerator
+) -> StepRows:
+    """Reads the rows of a step, and its pictures and sounds."""
+    places, after = rows.rows(step, position, recipe.rows * recipe.accumulate)
+    samples = [rows.sample(place) for place in places]
+    order = sorted(range(len(samples)), key=lambda n: -len(samples[n].ids))
+    batches = []
+    for part in range(recipe.accumulate):
+        mine = order[part * recipe.rows : (part + 1) * recipe.rows]
+        mine = mine[accelerator.process_index :: accelerator.num_processes]
+        batches.append(
+            make_batch(
+                [(samples[n], rows.sources[places[n][0]].corpus) for n in mine],
+                [np.random.default_rng([recipe.seed, step, _CHANGES, n]) for n in mine],
+            )
+        )
+    num_labels = sum(int(sample.learned.sum()) for sample in samples)
+    num_ids = sum(len(sample.ids) - 1 for sample in samples)
+    return StepRows(batches, num_labels, num_ids, places, after)
+
+
+def accumulate(
+    objective: NestedObjective,
+    encoders: Encoders | None,
+    passes: Sequence[Pass],
+    rows: StepRows,
+    accelerator: Accelerator,
+) -> dict[str, dict[str, float]]:
+    """Gradients of one step; returns its losses by pass, means over labels and processes.
+
+    passes: none = the encoders learn alone
+    """
+    learns = objective.weights.need_teacher
+    sums = torch.zeros(max(1, len(passes)), 3, device=accelerator.device)
+    beside: dict[str, list[float]] = {}
+    for cpu in rows.batches:
+        batch = cpu.to(accelerator.device)
+        # As many processes as share the labels take the mean of their gradients.
+        share = batch.num_labels / rows.num_labels * accelerator.num_processes
+        taught = encoders is None
+        if encoders is not None and not passes:
+            with accelerator.autocast():
+                encode(objective.model, batch.media)
+            loss = _beside(encoders, batch, len(rows.batches), beside)
+            if loss is not None:
+                loss.backward()
+        teacher: torch.Tensor | None = None
+        for number, one in enumerate(passes):
+            with accelerator.autocast(), torch.set_grad_enabled(one.weight > 0):
+                out = objective(batch.input_ids, batch.labels, one.plan, teacher, **batch.media)
+            if one.weight > 0:
+                loss = out.loss * (one.weight * share)
+                if encoders is not None and not taught:
+                    extra, taught = _beside(encoders, batch, len(rows.batches), beside), True
+                    loss = loss if extra is None else loss + extra
+                loss.backward()
+            found = torch.stack([out.cross_entropy, out.divergence, out.distance])
+            sums[number] += found.detach() * share
+            if learns and number == 0:
+                teacher = out.hidden.detach()
+        if encoders is not None:
+            encoders.soft.take()  # of passes that taught it nothing
+    return _reported(objective, passes, sums, beside, accelerator)
+
+
+def _beside(
+    encoders: Encoders, batch: Batch, parts: int, sums: dict[str, list[float]]
+) -> torch.Tensor | None:
+    """The weighted auxiliary losses of the last pass; each is added to `sums`."""
+    found = auxiliary_losses(
+        encoders.auxiliary, encoders.soft.take(), batch, encoders.frames_per_token
+    )
+    total: torch.Tensor | None = None
+    for name, loss in found.items():
+        sums.setdefault(name, []).append(float(loss.detach()))
+        weighted = loss * (encoders.auxiliary.weights[name] / parts)
+        total = weighted if total is None else total + weighted
+    return total
+
+
+def _reported(
+    objective: NestedObjective,
+    passes: Sequence[Pass],
+    sums: torch.Tensor,
+    beside: Mapping[str, Sequence[float]],
+    accelerator: Accelerator,
+) -> dict[str, dict[str, float]]:
+    if accelerator.num_processes > 1:
+        torch.distributed.all_reduce(sums)
+        for weight in objective.parameters():
+            if weight.grad is not None:  # the same ones everywhere: the plans are
+                torch.distributed.all_reduce(weight.grad)
+                weight.grad /= accelerator.num_processes
+    means = (sums / accelerator.num_processes).cpu().tolist()
+    values: dict[str, dict[str, float]] = {"losses": {}, "divergences": {}, "distances": {}}
+    for number, one in enumerate(passes):
+        cross_entropy, divergence, distance = means[number]
+        values["losses"][one.name] = cross_entropy
+        if objective.weights.need_teacher and number:
+            values["divergences"][one.name] = divergence
+            values["distances"][one.name] = distance
+    values["losses"] |= {name: float(np.mean(found)) for name, found in beside.items()}
+    return {key: value for key, value in values.items() if value}
+
+
+@torch.no_grad()
+def evaluate(
+    objective: NestedObjective,
+    encoders: Encoders | None,
+    rungs: Mapping[str, Plan],
+    corpus: Corpus,
+    recipe: Recipe,
+) -> dict[str, dict[str, float]]:
+    """Each rung's loss on held-out rows: nats a learned token, bits a byte of text; of encoders the
+    share of pictures that are recognised (`classes`) and nats a letter (`ctc`).
+    """
+    sequence = recipe.data.sequence
+    count = min(corpus.num_rows(sequence), recipe.data.held_out_rows)
+    if not count:
+        raise ConfigError("data.held_out does not fill a row: add text or lower data.sequence")
+    # Spread over all rows, which lie one kind after another.
+    places = np.linspace(0, corpus.num_rows(sequence) - 1, count).round().astype(int)
+    samples = [corpus.row(int(place), sequence) for place in places]
+    samples.sort(key=lambda sample: -len(sample.ids))
+    objective.eval()
+    device = objective.model.device
+    sums, total = dict.fromkeys(rungs, 0.0), 0
+    right = known = 0
+    spelled: list[float] = []
+    for start in range(0, count, recipe.rows):
+        part = samples[start : start + recipe.rows]
+        batch = make_batch([(sample, corpus) for sample in part], [None] * len(part)).to(device)
+        total += batch.num_labels
+        if recipe.objective.decoder:
+            for name, plan in rungs.items():
+                out = objective(batch.input_ids, batch.labels, plan, **batch.media)
+                sums[name] += out.cross_entropy.item() * batch.num_labels
+        if encoders is not None:
+            if not recipe.objective.decoder:
+                encode(objective.model, batch.media)
+            soft = encoders.soft.take()
+            if "vision" in soft and encoders.auxiliary.labels:
+                hits, of = encoders.auxiliary.right(soft["vision"], batch.shown)
+                right, known = right + hits, known + of
+            if "audio" in soft:
+                counts = num_tokens(batch, encoders.frames_per_token)
+                loss = encoders.auxiliary.ctc(soft["audio"], counts, batch.said)
+                spelled += [] if loss is None else [loss.item()]
+    objective.train()
+    found: dict[str, dict[str, float]] = {}
+    if recipe.objective.decoder:
+        # Over all rows a learned token stands for this many bytes.
+        bits = corpus.num_learned / corpus.num_bytes / math.log(2)
+        found = {
+            name: {"loss": value / total, "bits_per_byte": value / total * bits}
+            for name, value in sums.items()
+        }
+    if known:
+        found["classes"] = {"right": right / known, "pictures": known}
+    if spelled:
+        found["ctc"] = {"loss": float(np.mean(spelled))}
+    return found
+
+
+def described(places: Sequence[tuple[int, int]]) -> str:
+    """The rows of a step, for messages: source:number, or the number where one source is all."""
+    one = all(source == 0 for source, _ in places)
+    shown = [str(row) if one else f"{source}:{row}" for source, row in places[:16]]
+    return ", ".join(shown) + (", …" if len(places) > 16 else "")
