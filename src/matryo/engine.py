@@ -284,6 +284,21 @@ class Engine:
             out = self.model.resume(self._state, plan, paused.rows)
             return out if out.base is None else out.copy()
 
+    def extend(self, sequence: CachedSequence, plan: Plan, ids: Sequence[int]) -> F32:
+        """Append a few ids in one pass and return the logits (T, V) after each: the same bits as T
+        steps of `decode`.
+
+        Raises InputError for ids out of range or more than `chunk`, CapacityError if they do not
+        fit.
+        """
+        tokens = self.check_ids(ids)
+        self.check_room(len(sequence) + len(tokens))
+        batch = Batch.of([(tokens, len(sequence), sequence.cache)])
+        out = self._forward([sequence], plan, batch, "all")
+        if out is None:
+            raise InputError("a pass needs at least one id")
+        return out
+
     def check_ids(self, ids: Sequence[int] | npt.NDArray[Any]) -> I32:
         """The ids as an int32 array. Raises InputError if it is empty, not flat, not whole numbers,
         or out of range.

@@ -47,6 +47,8 @@ class Result:
             "prompt_tokens_per_s": stats.prompt_tps,
             "tokens_per_s": stats.tps,
             "seconds_to_first_token": stats.seconds_to_first_token,
+            "drafted_tokens": stats.drafted_tokens,
+            "accepted_tokens": stats.accepted_tokens,
             "resident_bytes": resident_bytes(),
         }
 
@@ -112,6 +114,8 @@ def status(event: Event) -> str:
         f"{stats.seconds_to_first_token:.2f} s to the first",
         f"{format_bytes(resident_bytes())} resident",
     ]
+    if stats.drafted_tokens:
+        parts.append(f"{stats.accepted_tokens} of {stats.drafted_tokens} guesses right")
     if event.finish_reason == "cancelled":
         parts.append("interrupted")
     elif event.finish_reason in ("length", "context"):

@@ -39,6 +39,7 @@ def generate(
             max_tokens=options.max_tokens,
             sampling=sampling_of(options),
             stop=tuple(options.stop or ()),
+            draft=options.draft,
             cancel=cancel,
             on_prefill_progress=progress,
         )

@@ -125,6 +125,15 @@ class GenerationOptions:
         int | None,
         typer.Option(min=0, help="Same seed, same answer.", show_default="a new one each time"),
     ] = None
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE|lookup|auto",
+            help="Guess tokens ahead and check several in one pass: by a smaller size, by looking "
+            "the text up, or by both. The answer is the same without.",
+            show_default=False,
+        ),
+    ] = None
     stop: Annotated[
         list[str] | None,
         typer.Option(help="Stop before this text; may be repeated.", show_default=False),

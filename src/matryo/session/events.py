@@ -21,6 +21,7 @@ class Stats:
     session's cache
     prompt_tps: computed prompt tokens per second · tps: generated tokens per second after the first
     seconds_to_first_token: from the call to the first token; 0 until there is one
+    drafted_tokens, accepted_tokens: guessed ahead, and of these the right ones
     """
 
     prompt_tokens: int
@@ -29,6 +30,8 @@ class Stats:
     generated_tokens: int
     tps: float
     seconds_to_first_token: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class Clock:
     generated_tokens: int = 0
     first_at: float = 0.0
     prompt_seconds: float = 0.0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     def token(self, now: float) -> None:
         """One more token exists."""
@@ -82,4 +87,6 @@ class Clock:
             self.generated_tokens,
             later / since_first if later > 0 and since_first > 0 else 0.0,
             self.first_at - self.started if self.generated_tokens else 0.0,
+            self.drafted_tokens,
+            self.accepted_tokens,
         )

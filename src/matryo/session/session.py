@@ -21,6 +21,8 @@ from matryo.inputs.stopping import StopMatcher
 from matryo.media.prompt import Placed, embeddings_between, same_until
 from matryo.plan import Plan
 from matryo.sampling import LogitMask, Sampling, choose
+from matryo.session.ahead import Ahead, first_draft
+from matryo.session.draft import Choose, Drafter, Guesser, make_drafters
 from matryo.session.events import Clock, Event, FinishReason
 from matryo.session.prompt import Prompt, Prompted, read_prompt
 from matryo.session.runtime import Runtime
@@ -60,6 +62,7 @@ class Session:
         self._sequence = self._engine.new_sequence(plan, kv_kind)
         self._generation = 0
         self._last_sampling: Sampling | None = None
+        self._ahead: Ahead | None = None
 
     def __len__(self) -> int:
         """Number of token ids."""
@@ -84,8 +87,8 @@ class Session:
 
     @property
     def num_cached(self) -> int:
-        """How many of the ids are in the K/V cache."""
-        return len(self._sequence)
+        """How many of the ids are in the K/V cache; never the last."""
+        return min(len(self._sequence), max(len(self._ids) - 1, 0))
 
     @property
     def cache_bytes(self) -> int:
@@ -126,6 +129,7 @@ class Session:
         """Drop the cache, so that the current plan computes all of it again with the next call:
         then `is_exact` is true.
         """
+        self._ahead = None
         self._sequence = self._engine.new_sequence(self._plan, self._kv_kind)
 
     def prefill(
@@ -159,6 +163,7 @@ class Session:
         sampling: Sampling | None = None,
         stop: str | Iterable[str] = (),
         logit_mask: LogitMask | None = None,
+        draft: Guesser | None = None,
         cancel: Cancel | None = None,
         on_prefill_progress: Progress | None = None,
     ) -> Iterator[Event]:
@@ -170,8 +175,11 @@ class Session:
         None goes on where the session is
         sampling: fields that are None come from the checkpoint · stop: texts that end the answer
         and are not in it
-        logit_mask: which tokens are allowed · cancel: asked before every step, such as
-        threading.Event
+        logit_mask: which tokens are allowed; a function of the ids may be asked about guesses too
+        draft: guess tokens ahead and check several in one pass; the ids are the same without.
+        "lookup" guesses from the text, a smaller plan by running it, "auto" tries both; each
+        guesses as far as it pays
+        cancel: asked before every step, such as threading.Event
         Raises at once InputError for prompts, ids or options that cannot be used, CapacityError if
         the prompt leaves no room for a token; while iterating CheckpointError if the weights give
         no numbers.
@@ -183,13 +191,21 @@ class Session:
         if prompt is None and not self._ids:
             raise InputError("the session is empty and there is no prompt: give one")
         chosen = (sampling or Sampling()).resolve(self._runtime.sampling)
+        drafters = make_drafters(draft, self._runtime, self._plan, lambda: self._sequence)
         pieces = _Pieces(self._runtime, matcher)
         # From here on only the prompt can be refused, before anything has changed.
         self._take(Prompted(self._ids, self._placed) if prompt is None else self._read(prompt))
         self._last_sampling = chosen
         self._generation += 1
         return self._stream(
-            pieces, self._generation, max_tokens, chosen, logit_mask, cancel, on_prefill_progress
+            pieces,
+            self._generation,
+            max_tokens,
+            chosen,
+            logit_mask,
+            drafters,
+            cancel,
+            on_prefill_progress,
         )
 
     def trim(self, length: int) -> None:
@@ -268,9 +284,14 @@ class Session:
         max_tokens: int,
         sampling: Sampling,
         logit_mask: LogitMask | None,
+        drafters: Sequence[Drafter],
         cancel: Cancel | None,
         on_progress: Progress | None,
     ) -> Iterator[Event]:
+        def chosen(logits: F32, ids: Sequence[int]) -> int:
+            suppressed = self._runtime.suppressed
+            return choose(logits, sampling, ids, suppressed=suppressed, logit_mask=logit_mask)
+
         started = time.perf_counter()
         self._check_current(generation)
         self._match_cache()
@@ -283,13 +304,7 @@ class Session:
             reason = "cancelled"
         clock.prompt_seconds = time.perf_counter() - started
         while reason is None:
-            token = choose(
-                logits,
-                sampling,
-                self._ids,
-                suppressed=self._runtime.suppressed,
-                logit_mask=logit_mask,
-            )
+            token = chosen(logits, self._ids)
             plan = self._plan_name
             self._ids.append(token)
             now = time.perf_counter()
@@ -307,7 +322,8 @@ class Session:
             if reason is None and cancel is not None and cancel.is_set():
                 reason = "cancelled"
             if reason is None:
-                logits = self._run_waiting(None, None)
+                left = max_tokens - clock.generated_tokens
+                logits = self._next_logits(drafters, chosen, left, clock)
         stats = clock.stats(time.perf_counter())
         yield Event(
             "done", pieces.finish(), token, clock.generated_tokens, self._plan_name, reason, stats
@@ -345,10 +361,38 @@ class Session:
         last: F32 = logits[-1]
         return last
 
+    def _next_logits(
+        self, drafters: Sequence[Drafter], chosen: Choose, left: int, clock: Clock
+    ) -> F32:
+        """The logits (V,) after the last id, of which `left` more may be chosen; computed now, or
+        by the pass that guessed it.
+        """
+        ahead = self._ahead
+        if ahead is not None:
+            logits = ahead.after(self._ids, self._plan)
+            if logits is not None:
+                clock.accepted_tokens += 1
+                return logits
+            ahead.close()
+        self._match_cache()
+        if not drafters or len(self._ids) - self.num_cached > 1:
+            return self._run_waiting(None, None)
+        room = min(left - 1, self._engine.context - len(self._ids), self._engine.chunk - 1)
+        drafter, draft = first_draft(drafters, self._ids, room, chosen)
+        start, ids = self.num_cached, (self._ids[-1], *draft.ids)
+        started = time.perf_counter()
+        rows = self._engine.extend(self._sequence, self._plan, ids)
+        seconds = time.perf_counter() - started
+        clock.drafted_tokens += len(draft.ids)
+        self._ahead = Ahead(start, ids, rows, self._plan, drafter, draft, seconds)
+        first: F32 = rows[0]
+        return first
+
     def _match_cache(self) -> None:
         """Make the cache one of a beginning of the ids, without the last, and of the layers that
         the plan owns.
         """
+        self._ahead = None
         if self._sequence.cache.owners != self._plan.owners:
             # A plan with other owner layers finds no K/V of theirs here: all of it has to be
             # computed.
