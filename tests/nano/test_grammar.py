@@ -7,7 +7,7 @@ import random
 from collections import Counter
 
 import pytest
-from scripts.nano.corpus import articles, grammar, phrases, plurals
+from scripts.nano.corpus import articles, choices, grammar, phrases, plurals, times
 from scripts.nano.corpus.languages import LANGUAGES
 from scripts.nano.corpus.lexicon import (
     Adjective,
@@ -21,7 +21,7 @@ from scripts.nano.corpus.lexicon import (
 
 
 def noun(name: str) -> Noun:
-    return grammar.named(name)
+    return choices.named(name)
 
 
 def adjective(name: str) -> Adjective:
@@ -142,9 +142,9 @@ def test_possessives() -> None:
 
 
 def test_hours() -> None:
-    assert grammar.hour_of(1)["pt"] == "a uma hora"
-    assert articles.contract("it", "a", grammar.hour_of(1)["it"]) == "all'una"
-    assert articles.contract("pt", "a", grammar.hour_of(2)["pt"]) == "às duas horas"
+    assert times.hour_of(1)["pt"] == "a uma hora"
+    assert articles.contract("it", "a", times.hour_of(1)["it"]) == "all'una"
+    assert articles.contract("pt", "a", times.hour_of(2)["pt"]) == "às duas horas"
 
 
 def test_no_two_nouns_share_a_word() -> None:
