@@ -44,8 +44,8 @@ STAGES = {
     "knowledge": Stage(knowledge.build, (), 300),
     "words": Stage(definitions.build, ("wordnet", "chatterbot"), 500),
     "prose": Stage(prose.build, ("austen", "melville"), 300),
-    "espeak": Stage(espeak.build, (), 40),
     "prompts": Stage(prompts.build, (*PROMPTS, "prompts-it-menardi"), 0),
     "tokenizer": Stage(vocabulary.build, (), 1),
+    "espeak": Stage(espeak.build, (), 40),
     "kokoro": Stage(kokoro.build, (*kokoro.PARTS, "kokoro-vocabulary", "kokoro-voices"), 0),
 }

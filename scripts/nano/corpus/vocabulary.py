@@ -37,6 +37,7 @@ NAMED = {
 }  # fmt: skip
 # What the chat template writes between the special tokens: it has to be single tokens.
 FRAMES = ["user\n", "user\n\n\n", "model\n", "\n", "\n\n"]
+SYNTHESISED = ("espeak", "kokoro")
 PROSE_SHARE = 8  # one row of prose in so many
 TEMPLATE = Path(__file__).parent.parent / "chat_template.jinja"
 
@@ -106,11 +107,11 @@ def training_texts(folder: Path) -> Iterable[str]:
     Texts about emoji count as often as they are in the rows, or the many short names would be
     spelled letter by letter; all others count once, and of the prose a part, or the frequent
     prompts and English would fill the vocabulary. The frames of the chat template are there often
-    enough to be learned whole.
+    enough to be learned whole. Synthesised speech says sentences of the translations again.
     """
     yield from FRAMES * 10_000
     seen: set[str] = set()
-    for path in sorted(folder.glob("*.jsonl")):
+    for path in sorted(p for p in folder.glob("*.jsonl") if p.stem not in SYNTHESISED):
         for number, row in enumerate(rows.read(path)):
             if path.stem.startswith("emoji"):
                 yield from rows.texts(row)
