@@ -3,7 +3,8 @@
 In: one encoder, the contenders. Out: for each, against the reference in float32 on the same
 picture or sound: the least and the mean cosine of its feature vectors, and the largest difference
 in units of the reference's root mean square. Random weights; int8 settings say here how much their
-rounding costs.
+rounding costs. Features of pictures are also taken through the embedder, to what the language
+model gets, and the least cosine is given again.
 """
 
 from __future__ import annotations
@@ -21,21 +22,33 @@ from .driver import Refused, Worker, availability
 from .runner import say
 from .suites import picture, sound, sovit
 
+NORM = "model.embed_{}.soft_embedding_norm.weight"
+PROJECTION = "model.embed_{}.embedding_projection.weight"
+EPS = 1e-6
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """One encoder: a case of `prompt` pixels or seconds, and who computes it, reference first."""
+    """One encoder: a case of `prompt` pixels or seconds, and who computes it, reference first.
+
+    tower: whose embedder the features are taken through, if any
+    """
 
     title: str
     prompt: int
     contenders: tuple[str, ...]
+    tower: str = ""
 
 
 COMPARISONS = {
-    "picture": Comparison(
-        "MobileNet-V5, 256 px", 256,
-        ("torch_pictures:f32", *(n for n in picture.CONTENDERS if n != "torch_pictures:f32")),
-    ),
+    **{
+        f"picture-{side}": Comparison(
+            f"MobileNet-V5, {side} px", side,
+            ("torch_pictures:f32", *(n for n in picture.CONTENDERS if n != "torch_pictures:f32")),
+            "vision",
+        )
+        for side in picture.SIDES
+    },
     "sovit": Comparison(
         "SoViT-400M, 384 px", 384,
         ("torch_pictures:sovit_f32",
@@ -55,6 +68,7 @@ class Agreement:
     least_cosine: float = 0.0
     mean_cosine: float = 0.0
     largest: float = 0.0
+    least_embedded: float = 0.0
     reason: str = ""
 
 
@@ -90,7 +104,7 @@ def measure(
         comparison = COMPARISONS[name]
         reference, *others = comparison.contenders
         wanted = [one for one in others if not contenders or one in contenders]
-        found = check(name, comparison.prompt, reference, wanted, options)
+        found = check(name, comparison, wanted, options)
         records.append(
             {
                 "size": comparison.title,
@@ -102,9 +116,10 @@ def measure(
 
 
 def check(
-    name: str, prompt: int, reference: str, others: Sequence[str], options: Options
+    name: str, comparison: Comparison, others: Sequence[str], options: Options
 ) -> list[Agreement]:
     """One after another, so that one encoder at a time is in memory."""
+    reference, prompt = comparison.contenders[0], comparison.prompt
     absent = {one: why for one, why in availability([reference, *others], options).items() if why}
     if reference in absent:
         raise Refused(absent[reference])
@@ -116,12 +131,37 @@ def check(
                 found.append(Agreement(one, reason=absent[one]))
                 continue
             try:
-                values = compare(expected, features(name, prompt, one, options, Path(folder)))
-                found.append(Agreement(one, *values))
+                got = features(name, prompt, one, options, Path(folder))
+                figures = [*compare(expected, got)]
+                if comparison.tower:
+                    both = (
+                        embedded(comparison.tower, x, options.models_path) for x in (expected, got)
+                    )
+                    figures.append(compare(*both)[0])
+                found.append(Agreement(one, *figures))
             except (Refused, ValueError) as reason:
                 found.append(Agreement(one, reason=str(reason)))
             say(f"  {found[-1]}")
     return found
+
+
+def embedded(tower: str, values: np.ndarray, folder: Path) -> np.ndarray:
+    """Features as inputs of the language model: rms(W · rms(x; norm)) of `towers-hf`."""
+    from safetensors import safe_open
+
+    found = {}
+    for path in (folder / "towers-hf").glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            for name in {NORM.format(tower), PROJECTION.format(tower)} & set(file.keys()):
+                found[name] = file.get_tensor(name).double().numpy()
+    normed = unit_rows(values.astype(np.float64)) * found[NORM.format(tower)]
+    return unit_rows(normed @ found[PROJECTION.format(tower)].T)
+
+
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Rows of mean square 1."""
+    rows: np.ndarray = x / np.sqrt((x**2).mean(axis=1, keepdims=True) + EPS)
+    return rows
 
 
 def features(name: str, prompt: int, contender: str, options: Options, folder: Path) -> np.ndarray:

@@ -117,14 +117,16 @@ def agreement_section(records: Records) -> str:
     lines = []
     for one in records:
         for row in one["agreement"]:
-            figures = [row["reason"], "", ""] if row["reason"] else [
-                f"{row['least_cosine']:.5f}", f"{row['mean_cosine']:.5f}", f"{row['largest']:.2g}"
+            least = row.get("least_embedded", 0.0)  # 0 where there is no embedder
+            figures = [row["reason"], "", "", ""] if row["reason"] else [
+                f"{row['least_cosine']:.5f}", f"{row['mean_cosine']:.5f}",
+                f"{row['largest']:.2g}", f"{least:.5f}" if least else "",
             ]  # fmt: skip
             lines.append(
                 [one["size"], TITLES[row["contender"]], TITLES[one["reference"]], *figures]
             )
     headings = ["encoder", "engine", "reference", "least cosine", "mean cosine",
-                "largest difference"]  # fmt: skip
+                "largest difference", "least cosine after the embedder"]  # fmt: skip
     doc = importlib.import_module("benchmarks.encoder_agreement").__doc__ or ""
     explanation = doc.split("Out: ", 1)[1].strip()
     return (

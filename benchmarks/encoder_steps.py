@@ -14,8 +14,10 @@ ORT = (*picture.OURS, *picture.RIVALS["onnxruntime"])
 TORCH = (*picture.OURS, "torch_pictures:f32")
 
 STEPS = (
-    Step("agreement-pictures", "encoder_agreement", ("picture",), (*ORT, *OPENVINO), 1, 120,
+    Step("agreement-pictures", "encoder_agreement", ("picture-256",), (*ORT, *OPENVINO), 1, 120,
          quiet=False),
+    Step("agreement-pictures-large", "encoder_agreement", ("picture-512", "picture-768"),
+         picture.OURS, 1, 120, quiet=False),
     Step("agreement-sovit", "encoder_agreement", ("sovit",), sovit.CONTENDERS, 1, 200,
          quiet=False),
     Step("agreement-sound", "encoder_agreement", ("sound",), sound.CONTENDERS, 1, 90, quiet=False),

@@ -20,10 +20,11 @@ constexpr int kStrip = 6;        // pixels of one micro kernel
 constexpr int kCodeStrip = 4;    // with integers
 constexpr int kStripSlack = 16;  // elements behind the last strip that packing may overwrite
 constexpr int kMostDepth = 640;  // of one block of K
-constexpr int kMostCode = 127;   // of a pixel; those of weights lie in [-127, 127]
+constexpr int kMostCode = 150;   // of a pixel; those of weights lie in [-127, 127]
 // Four products that are added in 16 bits: values 8 g + i, i in {0, 1, 4, 5} or {2, 3, 6, 7}. They
 // fit if the positive weights of the four add up to at most this, and the negative ones too.
-constexpr int kMostFour = 258;
+constexpr int kMostFour = 218;
+static_assert(kMostCode * kMostFour < 1 << 15);
 // A 3 x 3 filter as products at 36 points: 4 x 4 outputs from the 6 x 6 pixels they read.
 constexpr int kWinogradSide = 4, kWinogradPixels = kWinogradSide * kWinogradSide;
 constexpr int kWinogradRead = 6, kWinogradPoints = kWinogradRead * kWinogradRead;
@@ -41,8 +42,8 @@ struct DenseBlock {
   bool accumulate;
 };
 
-// The same with integers: unsigned codes of pixels, at most 127, times signed codes of weights.
-// Values are taken in eights: K is padded to a multiple of 8 with zeros on both sides.
+// The same with integers: unsigned codes of pixels, at most kMostCode, times signed codes of
+// weights. Values are taken in eights: K is padded to a multiple of 8 with zeros on both sides.
 struct DenseCodes {
   const uint8_t* strips;  // code k of pixel r of a strip of 4 at (k / 4 * 4 + r) * 4 + k % 4
   int32_t pixels;
@@ -98,7 +99,7 @@ struct DenseKernels {
 
   // out = the smallest and the largest value, zero counting as one of them.
   void (*value_range)(const float* x, int64_t n, float* out);
-  // Codes clamp(rint(rows[r][k] * inverse[r]) + zeros[r], 0, 127) of up to 4 pixels and up to
+  // Codes clamp(rint(rows[r][k] * inverse[r]) + zeros[r], 0, kMostCode) of up to 4 pixels and up to
   // kMostDepth values, padded to a multiple of 8 with 0.
   void (*interleave_codes)(const float* const* rows, const float* inverse, const float* zeros,
                            int32_t count, int64_t n, uint8_t* out);

@@ -161,7 +161,7 @@ void bound_depthwise(ConstFloats3 weight, ConstFloats3 x, int64_t stride, Floats
 
 void bound_bottleneck(const Filter& expand, const Filter& project, ConstFloats3 x, Floats3 out,
                       ConstFloats1 norm_expand, ConstFloats1 norm_project, float eps,
-                      OptionalVector gamma, OptionalPicture residual) {
+                      OptionalVector gamma, OptionalPicture residual, OptionalPicture coarse) {
   constexpr const char* kWhere = "inverted_bottleneck";
   const std::shared_ptr<const PackedFilter> first = expand.packed, second = project.packed;
   const Picture picture = picture_of(kWhere, x);
@@ -183,12 +183,17 @@ void bound_bottleneck(const Filter& expand, const Filter& project, ConstFloats3 
   expect_vector(kWhere, "gamma", gamma, channels);
   if (residual)
     expect_shape(kWhere, "residual", *residual, {picture.height, picture.width, channels});
+  Picture added = {};
+  if (coarse) {
+    added = picture_of(kWhere, *coarse);
+    expect_shape(kWhere, "coarse", *coarse, {added.height, added.width, wide.panels.channels});
+  }
   expect_apart(kWhere, x, out);
   const Finish middle = {nullptr, norm_expand.data(), eps, true, nullptr, nullptr};
   const Finish finish = {nullptr, norm_project.data(), eps,
                          false,   data_of(gamma),      data_of(residual)};
   ReleasedGil release;
-  inverted_bottleneck(wide, narrow, picture, middle, finish, out.data());
+  inverted_bottleneck(wide, narrow, picture, added, middle, finish, out.data());
 }
 
 void bound_attend_pixels(ConstFloats2 q, ConstFloats2 k, ConstFloats2 v, int64_t heads, float scale,
@@ -242,8 +247,9 @@ void bind_vision(nb::module_& module) {
              arg("norm_project").noconvert(), arg("eps"),
              arg("gamma").noconvert().none() = nb::none(),
              arg("residual").noconvert().none() = nb::none(),
-             "out (H,W,Co): two pointwise convolutions, norm and GELU between, norm, * gamma, + "
-             "residual after.");
+             arg("coarse").noconvert().none() = nb::none(),
+             "out (H,W,Co): two pointwise convolutions, + coarse, norm and GELU between, norm, "
+             "* gamma, + residual after.");
   module.def("attend_pixels", &bound_attend_pixels, arg("q").noconvert(), arg("k").noconvert(),
              arg("v").noconvert(), arg("heads"), arg("scale"), arg("out").noconvert(),
              "out (N,heads*kd) = softmax(scale * q kT) v, one k and v (M,kd) for all heads.");

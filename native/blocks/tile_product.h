@@ -101,8 +101,8 @@ void float_product(const PanelsView& w, const Rows& rows, int64_t pixels, const 
   }
 }
 
-// Scale and zero of each pixel: value = scale * (code - zero), codes 0..127 over the range of a
-// row.
+// Scale and zero of each pixel: value = scale * (code - zero), codes 0..kMostCode over the range of
+// a row.
 template <class Rows>
 void measure_rows(const Rows& rows, int64_t pixels, const ProductRoom& room) {
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {

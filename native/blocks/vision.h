@@ -97,9 +97,11 @@ void conv(const FilterView& filter, const Picture& x, int64_t stride, const Fini
 // weight (k, k, C).
 void depthwise(const float* weight, int64_t kernel, const Picture& x, int64_t stride,
                const Finish& finish, float* out);
-// Two pointwise convolutions: `middle` follows the first, `finish` the second.
+// Two pointwise convolutions: `middle` follows the first, `finish` the second. `coarse`, if it has
+// data, is added to the sums of the first, enlarged to the size of x by nearest neighbours.
 void inverted_bottleneck(const FilterView& expand, const FilterView& project, const Picture& x,
-                         const Finish& middle, const Finish& finish, float* out);
+                         const Picture& coarse, const Finish& middle, const Finish& finish,
+                         float* out);
 
 // out (rows, dim) = softmax(scale * q kᵀ) v; q (rows, dim), k and v (keys, dim).
 struct PixelAttention {

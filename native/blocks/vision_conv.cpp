@@ -77,6 +77,17 @@ void range_phase(const Worker& worker, const Picture& x, float* out) {
   }
 }
 
+// The pixel of `coarse` that covers pixel `pixel` of x, rounded as the reference does.
+const float* nearest_pixel(const Picture& coarse, const Picture& x, int64_t pixel) {
+  const auto nearest = [](int64_t at, int64_t size, int64_t wanted) {
+    const float scale = static_cast<float>(size) / static_cast<float>(wanted);
+    return std::min(static_cast<int64_t>(static_cast<float>(at) * scale), size - 1);
+  };
+  const int64_t row = nearest(pixel / x.width, coarse.height, x.height),
+                col = nearest(pixel % x.width, coarse.width, x.width);
+  return coarse.data + (row * coarse.width + col) * coarse.channels;
+}
+
 // A thread's arrays for one product after another.
 struct ConvRoom {
   ProductRoom product;
@@ -151,15 +162,20 @@ void conv(const FilterView& filter, const Picture& x, int64_t stride, const Fini
 }
 
 void inverted_bottleneck(const FilterView& expand, const FilterView& project, const Picture& x,
-                         const Finish& middle, const Finish& finish, float* out) {
+                         const Picture& coarse, const Finish& middle, const Finish& finish,
+                         float* out) {
   const int64_t wide = padded_channels(expand.panels.channels), channels = project.panels.channels;
   const ConvRooms rooms(x.pixels(), padded_channels(channels), wide, 0);
   pool().run([&](Worker& worker) {
     rooms.for_tiles(worker, x.pixels(), [&](const ConvRoom& room, int64_t first, int64_t pixels) {
       const PlainRows inputs = {x.data + first * x.channels, x.channels, x.channels};
-      tile_product(
-          expand.panels, inputs, pixels, room.product, room.middle,
-          [&](int64_t pixel, const FinishRow& row) { finish_pixel(row, middle, pixel, row.y); });
+      tile_product(expand.panels, inputs, pixels, room.product, room.middle,
+                   [&](int64_t pixel, const FinishRow& row) {
+                     Finish here = middle;
+                     if (coarse.data != nullptr)
+                       here.bias = nearest_pixel(coarse, x, first + pixel);
+                     finish_pixel(row, here, pixel, row.y);
+                   });
       const PlainRows wide_rows = {room.middle, wide, expand.panels.channels};
       tile_product(project.panels, wide_rows, pixels, room.product, room.sums,
                    [&](int64_t pixel, const FinishRow& row) {

@@ -39,8 +39,8 @@ void test_codes(int32_t pixels, int32_t num_panels, int64_t values, bool narrow)
   const int64_t strips = (pixels + kCodeStrip - 1) / kCodeStrip;
   const std::vector<float> x = random_floats(pixels * values);
   std::vector<int8_t> panels(static_cast<size_t>(num_panels * depth * kPanel));
-  for (int8_t& code : panels) code = static_cast<int8_t>(uniform() * (narrow ? 64.5 : 127.9));
-  const float inverse[] = {30.0f, 20.0f, 10.0f, 40.0f}, zeros[] = {60.0f, 63.0f, 0.0f, 127.0f};
+  for (int8_t& code : panels) code = static_cast<int8_t>(uniform() * (narrow ? 54.9 : 127.9));
+  const float inverse[] = {30.0f, 20.0f, 10.0f, 40.0f}, zeros[] = {60.0f, 75.0f, 0.0f, 150.0f};
   for (const bool accumulate : {false, true}) {
     expect_as_scalar("dense_i8", [&](const Kernels& table) {
       std::vector<uint8_t> packed(static_cast<size_t>(strips * kCodeStrip * depth));

@@ -164,6 +164,7 @@ def inverted_bottleneck(
     eps: float,
     gamma: F32 | None = None,
     residual: F32 | None = None,
+    coarse: F32 | None = None,
 ) -> None: ...
 def attend_pixels(q: F32, k: F32, v: F32, heads: int, scale: float, out: F32) -> None: ...
 def audio_feed_forward(

@@ -153,6 +153,10 @@ def vision_structure(config: VisionConfig, shapes: Shapes, label: Label = str) -
     _check_config(config, [len(stage) for stage in stages], label)
     fused = sum(stage[-1].width for stage in stages[-2:])
     fusion = _bottleneck(reader, "fusion", fused, stride=1)
+    if fusion.start or fusion.middle or fusion.kernel != 1:
+        raise CheckpointError(
+            "the fusion of the last stages only has 1x1 convolutions", tensor=label("fusion.expand")
+        )
     structure = VisionStructure(stem[1], stem[0], "stem.bias" in shapes, tuple(stages), fusion)
     reader.compare(structure.shapes())
     if fusion.width != config.hidden_size:

@@ -12,7 +12,7 @@ from benchmarks.case import Case, Options
 from benchmarks.contenders import NAMES, TITLES, of, our_sound
 from benchmarks.contenders.torch_pictures import rows, side_for, split
 from benchmarks.driver import Refused, availability
-from benchmarks.encoder_agreement import COMPARISONS, compare, measure
+from benchmarks.encoder_agreement import COMPARISONS, NORM, PROJECTION, compare, embedded, measure
 from benchmarks.sound_clip import clip
 from benchmarks.suites import picture, sound, sovit, stream
 
@@ -60,6 +60,20 @@ def test_features_agree_with_themselves_and_not_with_others() -> None:
     assert largest == pytest.approx(5 / np.sqrt((one**2).mean()))
     with pytest.raises(ValueError, match="features beside"):
         compare(one, one.T)
+
+
+def test_features_are_embedded_as_the_model_does_it(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    (tmp_path / "towers-hf").mkdir()
+    norm, projection = torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    save_file(
+        {NORM.format("vision"): norm, PROJECTION.format("vision"): projection.bfloat16()},
+        tmp_path / "towers-hf" / "model.safetensors",
+    )
+    got = embedded("vision", np.array([[3.0, 4.0]], np.float32), tmp_path)
+    wanted = np.array([3.0, 3.0 + 8.0]) / np.sqrt((9 + 121) / 2)  # the first norm cancels out
+    np.testing.assert_allclose(got, [wanted], rtol=1e-5)
 
 
 def test_without_a_reference_there_is_no_agreement(tmp_path: Path) -> None:
@@ -188,12 +202,15 @@ def test_the_worst_lag_is_shown() -> None:
 def test_agreement_shows_figures_or_a_reason() -> None:
     rows = [
         {"contender": "our_pictures:int8", "least_cosine": 0.9991, "mean_cosine": 0.9995,
-         "largest": 0.2, "reason": ""},
+         "largest": 0.2, "least_embedded": 0.9982, "reason": ""},
+        {"contender": "our_pictures:f32", "least_cosine": 1.0, "mean_cosine": 1.0,
+         "largest": 1e-5, "reason": ""},
         {"contender": "openvino_pictures:bf16", "least_cosine": 0.0, "mean_cosine": 0.0,
          "largest": 0.0, "reason": "no bf16"},
     ]  # fmt: skip
     text = encoder_report.agreement_section(
         [{"size": "256 px", "reference": "torch_pictures:f32", "agreement": rows}]
     )
-    assert "| 256 px | Matryo int8 | timm f32 | 0.99910 | 0.99950 | 0.2 |" in text
-    assert "| 256 px | OpenVINO bf16 | timm f32 | no bf16 |  |  |" in text
+    assert "| 256 px | Matryo int8 | timm f32 | 0.99910 | 0.99950 | 0.2 | 0.99820 |" in text
+    assert "| 256 px | Matryo f32 | timm f32 | 1.00000 | 1.00000 | 1e-05 |  |" in text
+    assert "| 256 px | OpenVINO bf16 | timm f32 | no bf16 |  |  |  |" in text

@@ -139,6 +139,12 @@ def test_a_block_that_cannot_halve_the_picture(tensors: dict[str, Shape]) -> Non
         vision_structure(CONFIG, tensors)
 
 
+def test_a_fusion_with_a_depthwise_convolution(tensors: dict[str, Shape]) -> None:
+    tensors |= {"fusion.start": (3, 3, 80), "fusion.start_norm": (80,)}
+    with pytest.raises(CheckpointError, match=r"fusion\.expand: .* only has 1x1"):
+        vision_structure(CONFIG, tensors)
+
+
 def test_the_config_has_to_agree(tensors: dict[str, Shape]) -> None:
     with pytest.raises(CheckpointError, match=r"stages of \[2, 2, 4, 4\] blocks; .* block_args"):
         vision_structure(replace(CONFIG, stage_strides=None), tensors)

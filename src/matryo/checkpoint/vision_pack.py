@@ -25,7 +25,7 @@ from matryo.errors import CheckpointError, ConfigError
 from matryo.kernels.reference_pack import bf16_bits
 from matryo.kernels.reference_vision import quantize_filter
 from matryo.tower_config import VisionConfig
-from matryo.vision_structure import Shape, VisionStructure, vision_structure
+from matryo.vision_structure import Attention, Shape, VisionStructure, vision_structure
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
@@ -139,14 +139,20 @@ def vision_tensors(source: Source, config: VisionConfig, weights: str) -> list[V
 
 
 def _kept_exact(structure: VisionStructure) -> tuple[str, ...]:
-    """Blocks that are not rounded to int8, as beginnings of names.
+    """What is not rounded to int8, as beginnings of names.
 
     The first block of each stage has no residual connection, so all that follows passes through its
-    rounded products; stages before the last two and the fusion cost little and hurt next most.
+    rounded products; stages before the last two and the fusion cost little and hurt next most. So
+    do keys and values, which all queries share, and what widens the first residual blocks of the
+    last stage but one: nothing has been added up there yet that their noise would be small beside.
     """
     early = [block for stage in structure.stages[:-2] for block in stage]
     halving = [stage[0] for stage in structure.stages[-2:]]
-    return tuple(f"{block.name}." for block in (*early, *halving, structure.fusion))
+    blocks = [f"{block.name}." for block in (*early, *halving, structure.fusion)]
+    attentions = [b for stage in structure.stages for b in stage if isinstance(b, Attention)]
+    shared = [f"{block.name}.{part}" for block in attentions for part in ("key", "value")]
+    widening = [f"{block.name}.expand" for block in structure.stages[-2][1:3]]
+    return (*blocks, *shared, *widening)
 
 
 def _packed(

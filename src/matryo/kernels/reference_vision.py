@@ -9,8 +9,8 @@ package.
 int8: weights are `scale · q` per output channel, q in [-127, 127], and so that any four of them
 whose products are added in 16 bits fit (`quantize_filter`; other weights give the same exact sums,
 more slowly). Activations are quantised for each row of the product, that is for each output pixel
-over all the input values it reads and zero: `scale = (max - min)/127`, `code = rint(x/scale) +
-zero` in [0, 127] with `zero = rint(-min/scale)`, in float32, ties to even. One-sided values, as
+over all the input values it reads and zero: `scale = (max - min)/150`, `code = rint(x/scale) +
+zero` in [0, 150] with `zero = rint(-min/scale)`, in float32, ties to even. One-sided values, as
 GELU leaves them, thus keep nearly eight bits. Integer sums are exact; the result is `float(Σ (code
 - zero)·q)·(scale·w_scale)`.
 
@@ -34,7 +34,8 @@ I8 = npt.NDArray[np.int8]
 U16 = npt.NDArray[np.uint16]
 
 _SMALLEST_RANGE = 2.0**-100  # a row of activations with a smaller range counts as zero
-_MOST_FOUR = 256  # of four weights of one sign before rounding; 258 after it, 127 · 258 < 2**15
+_MOST_CODE = 150
+_MOST_FOUR = 216  # of four weights of one sign before rounding; 218 after it, 150 · 218 < 2**15
 
 
 class Filter:
@@ -69,7 +70,7 @@ def quantize_filter(weights: F32) -> tuple[I8, F32]:
     """int8 weights of the same shape, and scales (Co,), from float32 weights (Co, ...).
 
     A channel's scale is absmax/127, or a little more where the positive or the negative ones among
-    weights 8g + {0, 1, 4, 5} or 8g + {2, 3, 6, 7} would add up to more than 256 steps.
+    weights 8g + {0, 1, 4, 5} or 8g + {2, 3, 6, 7} would add up to more than 216 steps.
     """
     rows = weights.reshape(len(weights), -1)
     padded = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8)))
@@ -134,13 +135,18 @@ def inverted_bottleneck(
     eps: float,
     gamma: F32 | None = None,
     residual: F32 | None = None,
+    coarse: F32 | None = None,
 ) -> None:
     """out (H, W, Co) from x (H, W, Ci): two pointwise convolutions with a wide middle.
 
-    The first with norm and GELU; the second with norm, · gamma, + residual (H, W, Co).
+    The first with + coarse (h, w, wide) enlarged to (H, W) by nearest neighbours, norm and GELU;
+    the second with norm, · gamma, + residual (H, W, Co).
     """
-    wide = np.empty((*x.shape[:2], expand.shape[0]), np.float32)
-    conv(expand, x, 1, wide, None, norm_expand, eps, True)
+    sums = _product(expand, _patches(x, (1, 1), 1))
+    if coarse is not None:
+        rows, columns = (_nearest(*sizes) for sizes in zip(coarse.shape, x.shape[:2], strict=False))
+        sums += coarse[rows][:, columns]
+    wide = _finish(sums, None, norm_expand, eps, True, None, None).astype(np.float32)
     conv(project, wide, 1, out, None, norm_project, eps, False, gamma, residual)
 
 
@@ -159,6 +165,14 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
+
+
+def _nearest(size: int, wanted: int) -> npt.NDArray[np.intp]:
+    """For each of `wanted` places the nearest of `size`, rounded as the reference does."""
+    scale = np.float32(size) / np.float32(wanted)
+    places = np.floor(np.arange(wanted, dtype=np.float32) * scale).astype(np.intp)
+    nearest: npt.NDArray[np.intp] = np.minimum(places, size - 1)
+    return nearest
 
 
 def _patches(x: npt.NDArray[Any], kernel: tuple[int, int], stride: int) -> npt.NDArray[Any]:
@@ -188,10 +202,10 @@ def _quantize_rows(rows: F32) -> tuple[F32, F32, F32]:
     low = np.minimum(rows.min(axis=1), np.float32(0.0))
     width = np.maximum(rows.max(axis=1), np.float32(0.0)) - low
     width = np.where(width < _SMALLEST_RANGE, np.float32(0.0), width)
-    inverse = np.float32(127.0) / np.where(width > 0, width, np.float32(np.inf))
+    inverse = np.float32(_MOST_CODE) / np.where(width > 0, width, np.float32(np.inf))
     zeros = np.rint(-low * inverse)
-    codes = np.clip(np.rint(rows * inverse[:, None]) + zeros[:, None], 0, 127)
-    steps: F32 = (width / np.float32(127.0)).astype(np.float32)
+    codes = np.clip(np.rint(rows * inverse[:, None]) + zeros[:, None], 0, _MOST_CODE)
+    steps: F32 = (width / np.float32(_MOST_CODE)).astype(np.float32)
     return codes, zeros, steps
 
 

@@ -37,10 +37,11 @@ F32 = npt.NDArray[np.float32]
 EPS = 1e-6  # of every norm here; the config's is that of the embedder
 MAX_PIXELS = 4096 * 4096
 _STEM_STRIDE = 2
+_KEPT_BYTES = 64 << 20  # of scratch memory between pictures
 
 
 class VisionEncoder:
-    """Config, weights and kernels. Holds no picture: threads may share an encoder."""
+    """Config, weights and kernels. Threads may share an encoder."""
 
     def __init__(
         self, config: VisionConfig, weights: VisionWeights, ops: VisionOps | None = None
@@ -48,6 +49,7 @@ class VisionEncoder:
         self.config = config
         self.weights = weights
         self._ops = native_ops() if ops is None else ops
+        self._kept: list[_Scratch] = []  # of a small picture, for the next one; at most one
 
     def encode(self, pixels: F32) -> F32:
         """Features (side², C) of one picture: pixels (3, H, W) float32 from 0 to 1.
@@ -56,7 +58,7 @@ class VisionEncoder:
         than MAX_PIXELS.
         """
         check_pixels(pixels)
-        scratch = _Scratch()
+        scratch = self._take_scratch()
         x = self._stem(pixels, scratch)
         *stages, last = self.weights.stages
         for stage in stages:
@@ -67,7 +69,15 @@ class VisionEncoder:
         grid = np.ascontiguousarray(grid.reshape(-1, grid.shape[-1]))
         features = np.empty_like(grid)
         self._ops.rms_norm(grid, self.weights.final_norm, EPS, features)
+        if scratch.num_bytes() <= _KEPT_BYTES:
+            self._kept[:] = [scratch]
         return features
+
+    def _take_scratch(self) -> _Scratch:
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return _Scratch()
 
     def _stem(self, pixels: F32, scratch: _Scratch) -> F32:
         weights = self.weights
@@ -154,17 +164,23 @@ class VisionEncoder:
         return _rows(out)
 
     def _fusion(self, fine: F32, coarse: F32, scratch: _Scratch) -> F32:
-        """Both stages side by side, the coarse one enlarged, through one wide layer."""
-        height, width, channels = fine.shape
-        both = scratch.take("wide", height, width, channels + coarse.shape[2])
-        both[..., :channels] = fine
-        rows, columns = _nearest(coarse.shape[0], height), _nearest(coarse.shape[1], width)
-        both[..., channels:] = coarse[rows][:, columns]
-        return self._bottleneck(self.weights.fusion, both, scratch)
+        """Both stages side by side, the coarse one enlarged, through one wide layer.
+
+        The coarse channels' part of the layer's products is computed before it is enlarged.
+        """
+        weights = self.weights.fusion
+        sums = scratch.take("wide", *coarse.shape[:2], weights.coarse.shape[0])
+        self._ops.conv(weights.coarse, coarse, 1, sums)
+        out = scratch.output(*fine.shape[:2], weights.project.shape[0])
+        self._ops.inverted_bottleneck(
+            weights.fine, weights.project, fine, out, weights.expand_norm, weights.project_norm,
+            EPS, gamma=weights.gamma, coarse=sums,
+        )  # fmt: skip
+        return out
 
 
 class _Scratch:
-    """Memory of one picture's activations, used again by every block.
+    """Memory of one picture's activations at a time, used again by every block.
 
     Output buffers take turns, so a block's input is never its output; the others are named by role.
     """
@@ -172,6 +188,9 @@ class _Scratch:
     def __init__(self) -> None:
         self._memory: dict[str, F32] = {}
         self._turn = 0
+
+    def num_bytes(self) -> int:
+        return sum(memory.nbytes for memory in self._memory.values())
 
     def output(self, *shape: int) -> F32:
         self._turn = 1 - self._turn
@@ -213,14 +232,6 @@ def _rows(x: F32) -> F32:
 def _strided(x: F32, stride: int) -> tuple[int, int]:
     """Height and width of what a convolution makes of x."""
     return -(-x.shape[0] // stride), -(-x.shape[1] // stride)
-
-
-def _nearest(size: int, wanted: int) -> npt.NDArray[np.intp]:
-    """For each of `wanted` places the nearest of `size`, rounded as the reference does."""
-    scale = np.float32(size) / np.float32(wanted)
-    places = np.floor(np.arange(wanted, dtype=np.float32) * scale).astype(np.intp)
-    nearest: npt.NDArray[np.intp] = np.minimum(places, size - 1)
-    return nearest
 
 
 def _resized(x: F32, side: int) -> F32:

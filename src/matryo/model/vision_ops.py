@@ -54,6 +54,7 @@ class VisionOps(Protocol):
         /,
         gamma: F32 | None = None,
         residual: F32 | None = None,
+        coarse: F32 | None = None,
     ) -> None: ...
     def attend_pixels(
         self, q: F32, k: F32, v: F32, heads: int, scale: float, out: F32, /

@@ -16,7 +16,13 @@ import numpy.typing as npt
 
 from matryo.errors import CheckpointError
 from matryo.tower_config import VisionConfig
-from matryo.vision_structure import Attention, Block, Bottleneck, vision_structure
+from matryo.vision_structure import (
+    Attention,
+    Block,
+    Bottleneck,
+    VisionStructure,
+    vision_structure,
+)
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
@@ -62,6 +68,20 @@ class AttentionWeights:
 BlockWeights = BottleneckWeights | AttentionWeights
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FusionWeights:
+    """Prepared dense filters, vectors (C,). The widening filter is in two parts: of the channels of
+    the stage before the last one, and of those of the last.
+    """
+
+    fine: Any
+    coarse: Any
+    expand_norm: F32
+    project: Any
+    project_norm: F32
+    gamma: F32 | None
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class VisionWeights:
     """All weights of the encoder; `stages` in the order of the forward pass."""
@@ -70,7 +90,7 @@ class VisionWeights:
     stem_bias: F32 | None
     stem_norm: F32
     stages: tuple[tuple[BlockWeights, ...], ...]
-    fusion: BottleneckWeights
+    fusion: FusionWeights
     final_norm: F32
 
 
@@ -90,7 +110,7 @@ def vision_weights(
         stem_bias=reader.optional("stem.bias"),
         stem_norm=reader.floats("stem.norm"),
         stages=tuple(tuple(_block(reader, block) for block in stage) for stage in structure.stages),
-        fusion=_bottleneck(reader, structure.fusion),
+        fusion=_fusion(reader, structure),
         final_norm=reader.floats("fusion.norm"),
     )
     reader.refuse_unused()
@@ -136,6 +156,18 @@ def _attention(reader: _Reader, shape: Attention) -> AttentionWeights:
     )
 
 
+def _fusion(reader: _Reader, structure: VisionStructure) -> FusionWeights:
+    name, width = structure.fusion.name, structure.stages[-2][-1].width
+    return FusionWeights(
+        fine=reader.filter(f"{name}.expand", slice(width)),
+        coarse=reader.filter(f"{name}.expand", slice(width, None)),
+        expand_norm=reader.floats(f"{name}.expand_norm"),
+        project=reader.filter(f"{name}.project"),
+        project_norm=reader.floats(f"{name}.project_norm"),
+        gamma=reader.optional(f"{name}.gamma"),
+    )
+
+
 class _Reader:
     """Looks tensors up by name; the structure has checked names and shapes."""
 
@@ -155,9 +187,9 @@ class _Reader:
     def optional(self, name: str) -> F32 | None:
         return self.floats(name) if name in self._tensors else None
 
-    def filter(self, name: str) -> Any:
-        """A dense filter, prepared."""
-        array = np.ascontiguousarray(self._tensors[name])
+    def filter(self, name: str, channels: slice = slice(None)) -> Any:
+        """A dense filter, prepared; channels: of those that it reads."""
+        array = np.ascontiguousarray(self._tensors[name][..., channels])
         match array.dtype:
             case np.float32 | np.uint16:
                 return self._make_filter(array, None)
@@ -169,7 +201,7 @@ class _Reader:
         scales = name + _SCALES
         if scales not in self._tensors:
             raise CheckpointError("tensor is missing", tensor=scales)
-        self._scales.remove(scales)
+        self._scales.discard(scales)
         array = self.floats(scales)
         if array.shape != (channels,):
             raise CheckpointError(

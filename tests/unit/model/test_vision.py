@@ -69,6 +69,18 @@ def test_a_picture_is_left_as_it_was_and_leaves_nothing_behind(tiny: VisionEncod
     np.testing.assert_array_equal(one, before)
 
 
+def test_memory_of_small_pictures_is_kept(
+    tiny: VisionEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.encode(picture(64, 48))
+    (kept,) = tiny._kept
+    tiny.encode(picture(64, 48))
+    assert tiny._kept == [kept]
+    monkeypatch.setattr(vision, "_KEPT_BYTES", kept.num_bytes() - 1)
+    tiny.encode(picture(64, 48))
+    assert not tiny._kept
+
+
 def test_strided_pixels(tiny: VisionEncoder) -> None:
     pixels = picture(64, 48)
     turned = np.ascontiguousarray(pixels.transpose(1, 2, 0)).transpose(2, 0, 1)
@@ -88,11 +100,11 @@ def test_packed_tensors_are_checked() -> None:
     tensors = packed(random_state(TINY), "q8")
     weights_of(tensors)
     broken: list[tuple[dict[str, Array], str]] = [
-        ({"stages.2.1.expand.scales": np.ones(3, np.float32)}, "expand.scales: wrong shape"),
-        ({"stages.2.1.expand.scales": np.full(32, np.nan, np.float32)}, "scales: holds NaN"),
-        ({"stages.2.1.expand.scales": np.ones(64)}, "scales: wrong dtype .*float32"),
+        ({"stages.2.3.expand.scales": np.ones(3, np.float32)}, "expand.scales: wrong shape"),
+        ({"stages.2.3.expand.scales": np.full(64, np.nan, np.float32)}, "scales: holds NaN"),
+        ({"stages.2.3.expand.scales": np.ones(64)}, "scales: wrong dtype .*float32"),
         ({"stages.2.1.start.scales": np.ones(64, np.float32)}, "start.scales: unknown tensor"),
-        ({"stages.2.1.expand": np.ones((32, 1, 1, 32))}, "expand: wrong dtype .*got float64"),
+        ({"stages.2.3.expand": np.ones((64, 1, 1, 32))}, "expand: wrong dtype .*got float64"),
         ({"stem.norm": np.ones(16, np.uint16)}, "stem.norm: wrong dtype .*got uint16"),
         ({"stem.norm": np.full(16, np.inf, np.float32)}, "stem.norm: holds NaN or infinity"),
         ({"stem.norm": np.ones(15, np.float32)}, "stem.norm: wrong shape"),
