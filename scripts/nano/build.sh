@@ -1,10 +1,12 @@
 #!/bin/sh
-# Rebuild matryo-nano: build.sh CACHE OUTPUT
+# Data and weights of matryo-nano: build.sh CACHE OUTPUT [--quick]. Run it again to continue.
 set -e
-here=$(dirname "$0")
-cache=${1:?usage: build.sh CACHE OUTPUT}
-output=${2:?usage: build.sh CACHE OUTPUT}
-python "$here/fetch.py" "$cache"
-python "$here/prepare.py" "$cache"
-python "$here/train.py" "$cache" "$output"
-python "$here/evaluate.py" "$output/hf" "$cache/heldout.jsonl" --json "$output/heldout.json"
+cache=${1:?usage: build.sh CACHE OUTPUT [--quick]}
+output=${2:?usage: build.sh CACHE OUTPUT [--quick]}
+cd "$(dirname "$0")/../.."
+python -m scripts.nano.corpus "$cache" $3
+for stage in $(python -m scripts.nano.stages "$cache" "$output" $3); do
+    [ -d "$output/$stage/hf" ] || python -m matryo train "$output/$stage.yaml"
+    last=$stage
+done
+echo "$output/$last/q8"

@@ -1,7 +1,8 @@
 """The recipes of matryo-nano, one a stage.
 
 In: CACHE with the rows and the tokenizer, OUTPUT. Out: `OUTPUT/STAGE.yaml` for each stage, which
-`matryo train` runs in this order; each starts from what the one before has exported.
+`matryo train` runs in this order; each starts from what the one before has exported. A recipe that
+is there already is kept, so that a run that was stopped continues.
 
     vision  the picture encoder alone: which concept is it?
     words   the decoder on texts and pictures
@@ -13,61 +14,66 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from shape import config, plans
+from scripts.nano.shape import config, plans
+
+from matryo.speech.prompts import LANGUAGES, speech_prompt
 
 SIDE = 64
-SPEECH = ("speech", "speech_translation")  # files of rows with clips
-RUNGS = {"tiny": 0.18, "small": 0.18, "medium": 0.18, "large": 0.46}
+TEXTS = {"translate": 0.5, "facts": 0.15, "words": 0.15, "prose": 0.15, "talk": 0.05}
 PICTURES = {
-    "emoji": 0.45, "easy_vqa": 0.2, "emoji_choice": 0.13, "emoji_keywords": 0.09,
-    "emoji_yes_no": 0.13,
+    "emoji": 0.43, "easy_vqa": 0.2, "emoji_choice": 0.12, "emoji_keywords": 0.08,
+    "emoji_yes_no": 0.12, "flags": 0.05,
 }  # fmt: skip
+SPEECH = {"prompts": 0.15, "espeak": 0.3, "kokoro": 0.55}
+ASKED = "asked"  # clips with the prompts of `matryo transcribe`
+RUNGS = {"tiny": 0.18, "small": 0.18, "medium": 0.18, "large": 0.46}
 
 
 def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[str, Any]]:
-    """Recipes by the name of their stage, in order.
+    """Recipes by the name of their stage, in order; without speech in the cache there are two.
 
     quick: a few steps of each, to see that everything works
     """
     encoder = {"name": "adamw", "weight_decay": 0.02, "rate": 0.002}
     decoder = {"name": "muon", "rate": 0.02, "embedding_rate": 0.004, "vector_rate": 0.002}
-    speech = [name for name in SPEECH if _path(cache, "train", name).exists()]
-    texts = [
-        path.stem
-        for path in sorted((cache / "train").glob("*.jsonl"))
-        if path.stem not in {*PICTURES, *SPEECH}
-    ]
-    words = _mix(cache, {**_share(texts, 0.65), **_scaled(PICTURES, 0.35)})
-    every = _mix(cache, {**_share(texts, 0.5), **_scaled(PICTURES, 0.25), **_share(speech, 0.25)})
+    train = cache / "train"
+    speech = [name for name in SPEECH if (train / f"{name}.jsonl").exists()]
+    words = [*_mix(train, TEXTS, 0.65), *_mix(train, PICTURES, 0.35)]
     sampled = {"mode": "sample", "rungs": RUNGS, "mixes": 0.1}
     found = {
         "vision": _recipe(
-            cache, output, "vision", None, _mix(cache, {"emoji": 1.0}), ["emoji"],
+            cache, output, "vision", None, _mix(train, {"emoji": 1.0}, 1.0), ["emoji"],
             {"decoder": False, "classes": 1.0}, encoder, steps=2400, rows=64, accumulate=1,
             freeze=["text", "audio"],
         ),
         "words": _recipe(
             cache, output, "words", "vision", words, ["translate", "emoji"],
-            {**sampled, "classes": 0.1}, decoder, steps=6000, rows=48, accumulate=2,
+            {**sampled, "classes": 0.1}, decoder, steps=1500, rows=48, accumulate=2,
             freeze=["audio"],
         ),
     }  # fmt: skip
     if speech:
+        heard = [f"transcribe_{name}" for name in speech]
+        _write_asked(train, output, speech)
+        every = [
+            *_mix(train, TEXTS, 0.4), *_mix(train, PICTURES, 0.25), *_mix(train, SPEECH, 0.15),
+            *_mix(output, {ASKED: 1.0}, 0.2),
+        ]  # fmt: skip
         found["sound"] = _recipe(
-            cache, output, "sound", "words", _mix(cache, {"speech": 1.0}), ["speech"],
-            {"decoder": False, "ctc": 1.0}, encoder | {"rate": 0.001}, steps=6000, rows=16,
+            cache, output, "sound", "words", _mix(train, SPEECH, 1.0), heard,
+            {"decoder": False, "ctc": 1.0}, encoder | {"rate": 0.001}, steps=3000, rows=16,
             accumulate=1, freeze=["text", "vision"],
         )  # fmt: skip
         found["joint"] = _recipe(
-            cache, output, "joint", "sound", every, ["translate", "emoji", "speech"],
+            cache, output, "joint", "sound", every, ["translate", "emoji", *heard],
             {**sampled, "classes": 0.1, "ctc": 0.2}, decoder | {"rate": 0.01, "vector_rate": 0.001},
-            steps=6000, rows=32, accumulate=2, freeze=[],
+            steps=3000, rows=32, accumulate=2, freeze=[],
         )  # fmt: skip
-    last = list(found)[-1]
-    found[last]["export"]["packed"] = ["q8"]
+    found[list(found)[-1]]["export"]["packed"] = ["q8"]
     if quick:
         for recipe in found.values():
             recipe["schedule"] |= {"steps": 4, "warmup": 1}
@@ -96,12 +102,13 @@ def _recipe(
         model |= {"config": config(), "plans": plans(), "tokenizer": str(cache / "tokenizer")}
     else:
         model |= {"start": str(output / before / "hf")}
+    paths = [cache / "heldout" / f"{one}.jsonl" for one in held_out]
     return {
         "output": str(output / name),
         "model": model,
         "data": {
             "mix": mix,
-            "held_out": [str(_path(cache, "heldout", one)) for one in held_out],
+            "held_out": [str(path) for path in paths if path.exists()],
             "held_out_rows": 600,
             "label": "concept",
             "transcript": "said",
@@ -117,28 +124,51 @@ def _recipe(
         "export": {"dtype": "bf16", "packed": []},
         "rows": rows,
         "accumulate": accumulate,
-        "save_every": 100,
+        "save_every": 50,
         "evaluate_every": 400,
     }
 
 
-def _path(cache: Path, split: str, name: str) -> Path:
-    return cache / split / f"{name}.jsonl"
-
-
-def _mix(cache: Path, weights: dict[str, float]) -> list[dict[str, Any]]:
+def _mix(directory: Path, weights: dict[str, float], total: float) -> list[dict[str, Any]]:
+    """Sources with the weights of those that there are, `total` together."""
+    there = {name: weight for name, weight in weights.items()
+             if (directory / f"{name}.jsonl").exists()}  # fmt: skip
+    whole = sum(there.values())
     return [
-        {"files": [str(_path(cache, "train", name))], "weight": weight}
-        for name, weight in weights.items()
+        {"files": [str(directory / f"{name}.jsonl")], "weight": round(total * weight / whole, 5)}
+        for name, weight in there.items()
     ]
 
 
-def _share(names: list[str], total: float) -> dict[str, float]:
-    return {name: total / len(names) for name in names}
+def _write_asked(train: Path, output: Path, speech: list[str]) -> None:
+    """Rows of speech once more, asked for as `matryo transcribe` does."""
+    path = output / f"{ASKED}.jsonl"
+    if not path.exists():
+        rows = [json.dumps(row, ensure_ascii=False) for row in _asked(train, speech)]
+        path.write_text("".join(f"{row}\n" for row in rows), "utf-8")
 
 
-def _scaled(weights: dict[str, float], total: float) -> dict[str, float]:
-    return {name: weight * total for name, weight in weights.items()}
+def _asked(train: Path, speech: list[str]) -> Iterator[dict[str, Any]]:
+    for name in speech:
+        for number, line in enumerate((train / f"{name}.jsonl").read_text("utf-8").splitlines()):
+            row = json.loads(line)
+            question, reply = row["messages"]
+            clip = next(item["audio"] for item in question["content"] if item["type"] == "audio")
+            answer = reply["content"][0]["text"]
+            spoken, to = row["lang"], None
+            if row["task"] != "transcribe":
+                spoken, to = row["source"], row["lang"]
+                answer = f"{row['said']}\n{LANGUAGES[to]}: {answer}"
+            # Who asks may not know the language.
+            prompt = speech_prompt(None if number % 3 == 0 else spoken, to)
+            content = [
+                {"type": "text", "text": prompt}, {"type": "audio", "audio": str(train / clip)}
+            ]  # fmt: skip
+            yield {
+                "messages": [{"role": "user", "content": content},
+                             {"role": "assistant", "content": answer}],
+                "said": row["said"],
+            }  # fmt: skip
 
 
 def main() -> None:
@@ -153,7 +183,9 @@ def main() -> None:
     for name, document in (("preprocessor_config", size), ("generation_config", answers)):
         (cache / "tokenizer" / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     for name, recipe in stages(cache, output, quick="--quick" in sys.argv).items():
-        (output / f"{name}.yaml").write_text(json.dumps(recipe, indent=1) + "\n")
+        path = output / f"{name}.yaml"
+        if not path.exists():
+            path.write_text(json.dumps(recipe, indent=1) + "\n")
         print(name)
 
 

@@ -87,10 +87,6 @@ class Corpus:
         """How many of the rows are documents; they come first."""
         return max(0, (len(self.tokens) - 1) // sequence)
 
-    def rows(self, numbers: Sequence[int] | I64, sequence: int) -> I64:
-        """Rows of documents (n, sequence + 1)."""
-        return np.stack([self.row(int(number), sequence).ids for number in numbers])
-
     def row(self, number: int, sequence: int) -> Sample:
         """One row."""
         packed = self.num_packed(sequence)

@@ -1,0 +1,80 @@
+"""The stages of the embedded model's training: recipes that hold, a shape that the engine takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from scripts.nano.shape import config, plans
+from scripts.nano.stages import main, stages
+
+from matryo.config import TextConfig
+from matryo.plan import Plan
+from matryo.speech.answer import split_answer
+from matryo.tower_config import TowerConfig
+from matryo.train.recipe import Recipe
+
+CLIP = {"type": "audio", "audio": "speech/a.ogg"}
+
+
+def speech_row(task: str, answer: str, lang: str, **more: str) -> str:
+    messages = [
+        {"role": "user", "content": [CLIP, {"type": "text", "text": "x"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+    ]
+    return json.dumps({"messages": messages, "task": task, "lang": lang, "said": "Uno", **more})
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    for split in ("train", "heldout"):
+        (tmp_path / split).mkdir()
+        for name in ("translate", "emoji"):
+            (tmp_path / split / f"{name}.jsonl").write_text("{}\n")
+    (tmp_path / "tokenizer").mkdir()
+    return tmp_path
+
+
+def test_the_shape_is_one_that_the_engine_runs() -> None:
+    document = config()
+    text, towers = TextConfig.from_json(document), TowerConfig.from_json(document)
+    rungs = {name: Plan.from_json(value, text) for name, value in plans().items()}
+    assert len(rungs) >= 4 and len(rungs["tiny"].layers) < text.num_layers
+    assert all(rungs["large"].contains(plan) for plan in rungs.values())
+    # Owners and readers of keys and values, of both kinds of attention.
+    for layers in (range(text.num_owners), range(text.num_owners, text.num_layers)):
+        assert {text.window[layer] > 0 for layer in layers} == {True, False}
+    assert towers.vision is not None and towers.vision.ids.count == 16
+    assert towers.audio is not None and towers.audio.frames_per_token == 16
+
+
+def test_stages_start_from_each_other_and_wait_for_speech(cache: Path) -> None:
+    output = cache / "out"
+    output.mkdir()
+    assert list(stages(cache, output)) == ["vision", "words"]
+    rows = [
+        speech_row("transcribe", "Uno", "es"),
+        speech_row("speech_translate", "One", "en", source="es"),
+    ]
+    (cache / "train/espeak.jsonl").write_text("\n".join(rows))
+    found = stages(cache, output, quick=True)
+    assert list(found) == ["vision", "words", "sound", "joint"]
+    for name, recipe in found.items():
+        read = Recipe.from_text(json.dumps(recipe), directory=cache)
+        assert read.schedule.steps == 4 and read.output == output / name
+    assert found["joint"]["model"]["start"] == str(output / "sound/hf")
+    asked = [json.loads(line) for line in (output / "asked.jsonl").read_text().splitlines()]
+    assert [row["messages"][0]["content"][0]["type"] for row in asked] == ["text", "text"]
+    assert split_answer(asked[0]["messages"][1]["content"], None) == ("Uno", None)
+    assert split_answer(asked[1]["messages"][1]["content"], "en") == ("Uno", "One")
+
+
+def test_a_recipe_that_is_there_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["stages", str(cache), str(cache / "out")])
+    main()
+    path = cache / "out" / "vision.yaml"
+    path.write_text(path.read_text().replace("2400", "9"))
+    main()
+    assert Recipe.from_file(path).schedule.steps == 9
+    assert json.loads((cache / "tokenizer/preprocessor_config.json").read_text())["size"]
