@@ -23,6 +23,9 @@ from pathlib import Path
 from matryo.config import GROUP, TextConfig
 from matryo.errors import PlanError
 
+PLANS_FORMAT = "matryo-plans"
+"""What a file of plans with the figures that were measured for them says it is."""
+
 _E2B_SHAPE = (
     2048,
     30,
@@ -145,7 +148,33 @@ class Plan:
     @classmethod
     def from_file(cls, path: Path, config: TextConfig) -> Plan:
         """Reads one plan from a JSON file. Raises PlanError."""
-        return cls.from_json(_read_json(path), config)
+        document = _read_json(path)
+        if isinstance(document, dict) and document.get("format") == PLANS_FORMAT:
+            names = ", ".join(_plans_in(document, path))
+            raise PlanError(f"{path} holds several plans: write {path}:NAME with one of {names}")
+        return cls.from_json(document, config)
+
+    @classmethod
+    def from_plans_file(cls, path: Path, name: str, config: TextConfig) -> Plan:
+        """Reads the plan `name` from a file of several: what `matryo search` writes, or an object
+        of plans by name.
+
+        Raises PlanError if there is none of that name, or the file was made for a model of another
+        shape.
+        """
+        document = _read_json(path)
+        plans = _plans_in(document, path)
+        if isinstance(document, dict) and document.get("format") == PLANS_FORMAT:
+            _check_shape(document.get("model"), path, config)
+        if name not in plans:
+            raise PlanError(f"{path} has no plan {name!r}; there are {', '.join(plans)}")
+        entry = plans[name]
+        if isinstance(entry, dict):
+            entry = {key: entry[key] for key in ("layers", "ffn_width") if key in entry}
+        try:
+            return cls.from_json(entry, config)
+        except PlanError as error:
+            raise PlanError(f"plan {name!r} in {path}: {error}") from error
 
     @classmethod
     def from_csv(cls, path: Path, name: str, config: TextConfig) -> Plan:
@@ -214,7 +243,8 @@ def read_plans(path: Path, config: TextConfig) -> dict[str, Plan]:
 
 
 def find_plan(wanted: str, plans: Mapping[str, Plan], config: TextConfig) -> Plan:
-    """A plan by name, by JSON file (`mine.json`), or by table and row (`configs.csv:E2.49B`).
+    """A plan by name, by JSON file (`mine.json`), by name in a file of several
+    (`plans.json:e1.26m`), or by table and row (`configs.csv:E2.49B`).
 
     Raises PlanError naming the plans there are.
     """
@@ -223,6 +253,9 @@ def find_plan(wanted: str, plans: Mapping[str, Plan], config: TextConfig) -> Pla
     table, separator, row = wanted.partition(".csv:")
     if separator:
         return Plan.from_csv(Path(table + ".csv"), row, config)
+    file, separator, name = wanted.partition(".json:")
+    if separator:
+        return Plan.from_plans_file(Path(file + ".json"), name, config)
     if wanted.endswith(".json"):
         return Plan.from_file(Path(wanted), config)
     if wanted == "e4b" and _is_e2b(config):
@@ -308,6 +341,37 @@ def _integers(key: str, value: object) -> tuple[int, ...]:
                 f"{key} holds {str(entry)[:40]!r}; expected integers from 0 to {_MAX_WIDTH}"
             )
     return tuple(value)
+
+
+def shape_of(config: TextConfig) -> dict[str, object]:
+    """What a file of plans says about the model it was made for."""
+    return {
+        "num_layers": config.num_layers,
+        "num_owners": config.num_owners,
+        "ffn_width": list(config.ffn_width),
+    }
+
+
+def _check_shape(model: object, path: Path, config: TextConfig) -> None:
+    """Raises PlanError if the file was made for a model of another shape."""
+    given = model if isinstance(model, dict) else {}
+    for key, here in shape_of(config).items():
+        if given.get(key) != here:
+            name = str(given.get("name", "another model"))[:80]
+            raise PlanError(
+                f"{path} was made for {name}, whose {key} is {str(given.get(key))[:60]}; this "
+                f"checkpoint has {str(here)[:60]}: use the plans with that model, or search again"
+            )
+
+
+def _plans_in(document: object, path: Path) -> dict[str, object]:
+    """The plans of a file by name, unread."""
+    found = document
+    if isinstance(document, dict) and document.get("format") == PLANS_FORMAT:
+        found = document.get("plans")
+    if not isinstance(found, dict) or not found or len(found) > _MAX_PLANS:
+        raise PlanError(f"{path}: expected an object of 1 to {_MAX_PLANS} plans by name")
+    return found
 
 
 def _read_json(path: Path) -> object:

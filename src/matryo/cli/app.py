@@ -21,6 +21,7 @@ from matryo.cli.info import info
 from matryo.cli.listen import listen
 from matryo.cli.pull import pull
 from matryo.cli.run import run
+from matryo.cli.search import search_sizes
 from matryo.cli.slice import slice_checkpoint
 from matryo.cli.train import train
 from matryo.cli.transcribe import transcribe
@@ -62,6 +63,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "elasticize": elasticize,
     "info": info,
     "eval": evaluate_model,
+    "search": search_sizes,
     "bench": bench,
     "bench video": bench_video,
     "demo": demo,

@@ -13,7 +13,7 @@ MODEL_HELP = (
     "the embedded model if omitted."
 )
 SIZE_HELP = (
-    "Which of the nested models: a preset such as e2b, a plan as plan.json, "
+    "Which of the nested models: a preset such as e2b, a plan as plan.json or plans.json:NAME, "
     "or a row of a table as table.csv:ROW."
 )
 

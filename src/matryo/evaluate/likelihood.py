@@ -1,9 +1,9 @@
 """Log-probabilities of continuations, with as little computed twice as possible.
 
-In: an engine, a plan, `ScoreItem`s. Out: one result an item. A beginning is computed once for all
-its continuations, few-shot examples once for all questions behind them, and everything below the
-last owner layer once for all plans of an exact family, as long as `keep_bytes` suffices: another
-plan of the family then runs its upper layers only. None of this changes a bit of any result.
+In: an engine, a plan, items (`Scored`). Out: one result an item. A beginning is computed once for
+all its continuations, few-shot examples once for all questions behind them, and everything below
+the last owner layer once for all plans of an exact family, as long as `keep_bytes` suffices:
+another plan of the family then runs its upper layers only. None of this changes a bit of a result.
 """
 
 from __future__ import annotations
@@ -11,18 +11,32 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from matryo.engine import CachedSequence, Engine, Paused
 from matryo.errors import InputError
-from matryo.evaluate.items import ScoreItem, num_shared
+from matryo.evaluate.items import num_shared
 from matryo.kernels.reference_pages import PAGE, page_bytes
 from matryo.plan import Plan
 
 Result = dict[str, Any]
+
+
+class Scored(Protocol):
+    """What can be scored: `ScoreItem`, for one. Ids; the prefix has at least one."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def prefix(self) -> tuple[int, ...]: ...
+    @property
+    def continuations(self) -> tuple[tuple[int, ...], ...]: ...
+
+
+T = TypeVar("T", bound=Scored)
 
 BLOCK = 8
 """Items computed together, and kept or dropped together."""
@@ -61,7 +75,7 @@ class Scorer:
         self._before: tuple[Plan, list[int], CachedSequence] | None = None
         self.computed = self.resumed = 0  # tokens that ran all layers, and the upper ones only
 
-    def score(self, plan: Plan, items: Sequence[ScoreItem]) -> Iterator[tuple[ScoreItem, Result]]:
+    def score(self, plan: Plan, items: Sequence[T]) -> Iterator[tuple[T, Result]]:
         """Results, item by item: for each continuation `logprob` (nats, of all its tokens),
         `tokens`, and whether each token was the likeliest (`greedy`).
 
@@ -71,7 +85,7 @@ class Scorer:
             block = items[start : start + BLOCK]
             yield from zip(block, self._score_block(plan, block), strict=True)
 
-    def _score_block(self, plan: Plan, items: Sequence[ScoreItem]) -> list[Result]:
+    def _score_block(self, plan: Plan, items: Sequence[Scored]) -> list[Result]:
         offsets = np.cumsum([0, *(len(item.continuations) for item in items)])
         logprobs, greedy = np.zeros(offsets[-1]), np.ones(offsets[-1], bool)
         for one in self._passes(plan, items):
@@ -88,7 +102,7 @@ class Scorer:
             for item, start, end in zip(items, offsets[:-1], offsets[1:], strict=True)
         ]
 
-    def _passes(self, plan: Plan, items: Sequence[ScoreItem]) -> Iterator[_Pass]:
+    def _passes(self, plan: Plan, items: Sequence[Scored]) -> Iterator[_Pass]:
         """From what is kept, or computed and then kept if there is room."""
         family = (plan.owners, plan.ffn_width[: len(plan.owners) - 1])
         key = (family, *(item.key for item in items))
@@ -120,7 +134,7 @@ class Scorer:
             self.kept_bytes -= sum(one.num_bytes for one in self._kept.pop(oldest))
         return True
 
-    def _computed(self, plan: Plan, items: Sequence[ScoreItem]) -> Iterator[_Pass]:
+    def _computed(self, plan: Plan, items: Sequence[Scored]) -> Iterator[_Pass]:
         waiting = _Waiting([], [], [], [])
         number = 0
         for item in items:

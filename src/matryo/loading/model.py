@@ -313,6 +313,12 @@ class Model:
             {"K/V": cache_bytes, "pictures and sound": self._library.num_bytes},
         )
 
+    def forget_pages(self) -> None:
+        """Tell the system that no mapped weight is needed in memory now; what is used is read
+        again, mostly from the system's own cache. Weights in private memory stay.
+        """
+        self._opened.forget_pages()
+
     def close(self) -> None:
         """Let go of the weights; sessions of this model cannot be used afterwards.
 

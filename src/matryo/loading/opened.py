@@ -47,6 +47,7 @@ class Opened:
     at hand
     identity: of the weights, so that a saved session is not continued by others · files: mapped
     arrays: weights in this process's own memory · missing: files of shells that are not at hand
+    tensors: names of all weights
     """
 
     name: str
@@ -61,6 +62,7 @@ class Opened:
     files: tuple[Path, ...]
     arrays: tuple[Array, ...]
     missing: tuple[str, ...]
+    tensors: tuple[str, ...]
     held: TextWeights | None
     towers: Towers
     image_size: int
@@ -98,6 +100,11 @@ class Opened:
             if not self.missing:
                 raise
             raise PlanError(f"{error} (not here: {', '.join(self.missing)})") from error
+
+    def forget_pages(self) -> None:
+        """Tell the system that no weight is needed in memory now; what is used is read again."""
+        for name in self.tensors:
+            self.weights.forget(name)
 
     def close(self) -> None:
         """Let go of the weights; the files are unmapped when nothing else refers to them."""
@@ -201,6 +208,7 @@ def _opened(
         files=files,
         arrays=arrays,
         missing=missing,
+        tensors=tuple(tensors),
         held=build_weights(config, tensors, shells, kernels.Matrix, forget),
         towers=towers,
         image_size=image_size(directory),

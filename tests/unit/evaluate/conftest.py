@@ -9,7 +9,17 @@ import pytest
 
 import matryo
 from helpers.readable import make_readable
+from matryo import kernels
 from matryo.loading import Model
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Of thousands of tiny passes, threads that wait for each other would take most of the time."""
+    before = kernels.threads()
+    kernels.set_threads(1)
+    yield
+    kernels.set_threads(before)
 
 
 @pytest.fixture(scope="session")
