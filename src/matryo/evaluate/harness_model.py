@@ -18,9 +18,9 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-import matryo
 from matryo.errors import ConfigError, InputError
 from matryo.evaluate.likelihood import Scorer
+from matryo.loading import load
 from matryo.sampling import GREEDY, Sampling
 
 MAX_ANSWER = 256
@@ -68,7 +68,7 @@ class MatryoLM(TemplateLM):  # type: ignore[misc]
                 "context, threads, kv, max_gen_toks"
             )
         del batch_size, max_batch_size, device
-        self.model = matryo.load(path, weights=weights, context=context, threads=threads)
+        self.model = load(path, weights=weights, context=context, threads=threads)
         self._kv = kv or self.model.kv_kind
         self._plan = self.model.plan(size)
         self._scorer = Scorer(self.model.engine, self._kv)
