@@ -1,0 +1,132 @@
+"""`matryo eval` and `matryo search`: figures, files, and what cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from e2e.program import COMMAND, environment, invoke
+
+QUESTIONS = [
+    {"question": f"a b {number}", "choices": ["the", "b a e", "th"], "answer": number % 3}
+    for number in range(24)
+]
+QUICK = ("--budget", "10h", "--trials", "2", "--window", "16", "--weights", "f32")
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    file = tmp_path / "questions.jsonl"
+    lines = [json.dumps(row) for row in QUESTIONS]
+    file.write_text("\n".join([*lines, "{broken", '{"question": "q"}', "[]", "7"]))
+    return file
+
+
+def test_eval_shows_every_size_and_says_which_rows_do_not_count(
+    home: Path, packed: Path, questions: Path
+) -> None:
+    done = invoke("eval", packed, "--task", questions, home=home, COLUMNS="140")
+    assert done.returncode == 0, done.stderr
+    for word in ("questions: 24 rows, 33.3 % by chance", "small", "medium", "beside large", "["):
+        assert word in done.stdout
+    assert "warning: left out: questions.jsonl line 25: not a JSON document" in done.stderr
+    assert "warning: left out: 1 more rows" in done.stderr
+
+
+def test_eval_writes_all_it_asked_and_goes_on_from_its_store(
+    home: Path, packed: Path, questions: Path, tmp_path: Path
+) -> None:
+    options = ("--size", "small,large", "--limit", "9", "--store", tmp_path / "s.sqlite")
+    first, second = (
+        invoke(
+            "eval", packed, "-t", questions, *options, "--json", "-o", tmp_path / name, home=home
+        )
+        for name in ("one.json", "two.json")
+    )
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+    document = json.loads((tmp_path / "one.json").read_text())
+    shown = json.loads(first.stdout)
+    assert len(document.pop("rows")) == 9 and document == shown
+    assert list(shown["sizes"]) == ["small", "large"]
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+
+
+def test_a_killed_search_goes_on_and_writes_plans_that_every_size_option_takes(
+    home: Path, packed: Path, questions: Path, tmp_path: Path
+) -> None:
+    store, plans = tmp_path / "s.sqlite", tmp_path / "plans.json"
+    words = ("search", packed, "-t", questions, *QUICK, "--store", store, "-o", plans)
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        env=environment(home),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    before = time.monotonic()
+    while kept_rows(store) < 100 and time.monotonic() - before < 120:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    known = kept_rows(store)
+    assert known >= 100 and not plans.exists()
+    done = invoke(*words, home=home, COLUMNS="140")
+    assert done.returncode == 0, done.stderr
+    assert kept_rows(store) > known
+    assert "small *" in done.stdout and "large *" in done.stdout
+    assert (tmp_path / "plans.png").read_bytes().startswith(b"\x89PNG")
+    assert "| **large** |" in (tmp_path / "plans.md").read_text()
+    size = f"{plans}:{next(iter(json.loads(plans.read_text())['plans']))}"
+    for command in (
+        ("run", "a b", "-m", packed, "-n", "2", "--size", size),
+        ("eval", packed, "-t", questions, "--limit", "2", "--size", f"small,{size}"),
+        ("slice", packed, tmp_path / "cut", "--size", size),
+    ):
+        used = invoke(*command, home=home)
+        assert used.returncode == 0, used.stderr
+
+
+def kept_rows(store: Path) -> int:
+    """Rows that another process has committed."""
+    import sqlite3
+
+    if not store.exists():
+        return 0
+    try:
+        with sqlite3.connect(store, timeout=30) as opened:
+            found = opened.execute("SELECT count(*) FROM results").fetchone()
+        opened.close()
+    except sqlite3.OperationalError:  # the table is not there yet
+        return 0
+    return int(found[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("eval", "-t", "nothing"), "error: no task 'nothing'"),
+        (("eval", "-t", "{questions}", "--size", "small,,large"), "--size: expected names"),
+        (("eval", "-t", "{questions}", "--size", "huge"), "no plan named 'huge'"),
+        (("eval", "-t", "{questions}", "--store", "{directory}"), "cannot be used to keep"),
+        (("search", "-t", "{questions}", "--budget", "soon"), "budget: expected a time"),
+        (("search", "-t", "{questions}", "--budget", "0s"), "budget: expected a time"),
+        (("search", "-t", "{questions}", "--objective", "speed"), "objectives: expected quality"),
+        (("search", "-t", "{questions}", "--metric", "wer"), "no metric 'wer'"),
+        (("search", "-t", "{questions}", "-o", "plans.txt"), "ends in .json"),
+        (("search", "-t", "{questions}", "-o", "{directory}/no/p.json"), "no such directory"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    home: Path, packed: Path, questions: Path, words: tuple[str, ...], message: str
+) -> None:
+    places = {"questions": str(questions), "directory": str(questions.parent)}
+    command, *options = (word.format(**places) for word in words)
+    done = invoke(command, packed, *options, home=home)
+    assert done.returncode == 1 and done.stdout == ""
+    assert message in done.stderr and done.stderr.count("\n") <= 4
