@@ -65,7 +65,7 @@ def build(sources: Path, cache: Path, limit: int) -> None:
     if shutil.which("espeak-ng") is None:
         raise SystemExit("espeak-ng is not on the path: apt-get install espeak-ng")
     plan: list[Clip] = []
-    for held_out, number in ((False, TRAINED), (True, HELD_OUT)):
+    for held_out, number in ((True, HELD_OUT), (False, TRAINED)):
         meanings = clips.sentences(cache, held_out)
         for language in LANGUAGES:
             plan += planned(meanings, language, held_out, min(number, limit or number))
