@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from wordnet import Entry, read_entries
+from corpus.wordnet import Entry, read_entries
 
 HELD_OUT_SHARE = 20  # one headword in so many
 BOOK_TAIL = 0.04  # share of each book that is held out
