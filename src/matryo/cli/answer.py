@@ -64,11 +64,13 @@ def show(events: Iterable[Event], *, json: bool, remark: bool = True) -> Result:
 def _show_text(events: Iterable[Event], *, remark: bool) -> Result:
     pieces: list[str] = []
     end: Event | None = None
+    change: Event | None = None
     with LiveLine() as line:
         for event in events:
             pieces.append(event.text)
             line.write(event.text)
-            line.status(lambda event=event: live_status(event))  # type: ignore[misc]
+            change = event if event.kind == "size" else change
+            line.status(lambda event=event, change=change: live_status(event, change))  # type: ignore[misc]
             end = event
         line.end_of_answer()
         result = _result(pieces, end)
@@ -81,6 +83,8 @@ def _show_json(events: Iterable[Event]) -> Result:
     pieces: list[str] = []
     end: Event | None = None
     for event in events:
+        if event.kind == "size":
+            write_json({"event": "size", "size": event.plan, "reason": event.reason})
         if event.text:
             write_json({"event": "text", "text": event.text, "size": event.plan})
         pieces.append(event.text)
@@ -96,12 +100,15 @@ def _result(pieces: list[str], end: Event | None) -> Result:
     return Result("".join(pieces), end)
 
 
-def live_status(event: Event) -> str:
-    """A short line while an answer comes: `large · 45.6 tokens/s · 123 tokens · 87.00 MB`."""
+def live_status(event: Event, change: Event | None = None) -> str:
+    """A short line while an answer comes: `large · 45.6 tokens/s · 123 tokens · 87.00 MB`, and why
+    the size was changed last.
+    """
     stats = event.stats
     speed = [f"{stats.tps:.1f} tokens/s"] if stats.tps else []
     memory = format_bytes(resident_bytes())
-    return " · ".join([event.plan, *speed, _tokens(stats.generated_tokens), memory])
+    why = [change.reason] if change is not None and change.reason else []
+    return " · ".join([event.plan, *speed, _tokens(stats.generated_tokens), memory, *why])
 
 
 def status(event: Event) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from matryo.cli.options import GenerationOptions, JsonOption, LoadOptions
+from matryo.cli.options import ElasticOptions, GenerationOptions, JsonOption, LoadOptions
 from matryo.cli.prompt import read_piped_lines
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def chat(
         typer.Option(help="Instructions put before the first message.", show_default=False),
     ] = None,
     generation: GenerationOptions,
+    elastic: ElasticOptions,
     json: JsonOption = False,
 ) -> None:
     """Talk with a model; /help inside lists the commands.
@@ -34,7 +35,7 @@ def chat(
     from matryo.cli.conversation import Conversation
     from matryo.cli.models import open_model
 
-    conversation = Conversation(open_model(load), load, generation, system)
+    conversation = Conversation(open_model(load), load, generation, elastic, system)
     if sys.stdin.isatty() and sys.stdout.isatty():
         _talk(conversation, json=json)
     else:

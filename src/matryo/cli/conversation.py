@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from matryo.cli.answer import Result, resident_bytes
 from matryo.cli.attachments import read_attachments
+from matryo.cli.elastic import open_controller
 from matryo.cli.generate import generate
 from matryo.cli.models import open_session
-from matryo.cli.options import GenerationOptions, LoadOptions
+from matryo.cli.options import ElasticOptions, GenerationOptions, LoadOptions
 from matryo.cli.outcome import CommandError
 from matryo.cli.output import format_bytes
 from matryo.cli.transcript import read_transcript, transcript_path, write_transcript
@@ -40,11 +41,17 @@ class Conversation:
     """Messages and a session that belong together."""
 
     def __init__(
-        self, model: Model, load: LoadOptions, options: GenerationOptions, system: str | None
+        self,
+        model: Model,
+        load: LoadOptions,
+        options: GenerationOptions,
+        elastic: ElasticOptions,
+        system: str | None,
     ) -> None:
         self._model = model
         self._load = load
         self._options = options
+        self._controller = open_controller(model, load, elastic)
         self._system = system
         self._commands: dict[str, Callable[[str], str]] = {
             "/attach": self._attach,
@@ -78,7 +85,9 @@ class Conversation:
             content = [*self._attached, {"type": "text", "text": text}]
         question: Message = {"role": "user", "content": content}
         messages = [*self._messages, question]
-        self._last = generate(self._session, messages, self._options, json=json)
+        self._last = generate(
+            self._session, messages, self._options, controller=self._controller, json=json
+        )
         if self._last.text:
             self._messages = [*messages, {"role": "assistant", "content": self._last.text}]
             self._attached = []
@@ -104,6 +113,8 @@ class Conversation:
         return f"the next message comes with: {kinds}"
 
     def _size(self, argument: str) -> str:
+        if argument and self._controller is not None:
+            raise CommandError("the policy chooses the size; leave --policy out to choose it here")
         if argument:
             self._session.plan = argument
         names = ", ".join(self._model.plans)

@@ -11,6 +11,7 @@ from matryo.cli.options import GenerationOptions
 from matryo.cli.progress import Bar
 
 if TYPE_CHECKING:
+    from matryo.elastic.controller import Controller
     from matryo.inputs.chat import Message
     from matryo.session import Session
 
@@ -20,11 +21,13 @@ def generate(
     prompt: str | Sequence[Message],
     options: GenerationOptions,
     *,
+    controller: Controller | None = None,
     json: bool = False,
     remark: bool = True,
 ) -> Result:
     """Show an answer while it comes; Ctrl-C ends it early and is reported in the result.
 
+    controller: chooses the size while the answer is written
     remark: whether a line of figures follows the answer, if stderr is a terminal
     """
     with interruptible() as cancel, Bar("Reading the prompt", unit="tokens") as bar:
@@ -42,5 +45,6 @@ def generate(
             draft=options.draft,
             cancel=cancel,
             on_prefill_progress=progress,
+            controller=controller,
         )
         return show(events, json=json, remark=remark)

@@ -35,6 +35,16 @@ class KVKind(StrEnum):
     INT8 = "int8"
 
 
+class PolicyName(StrEnum):
+    """Who chooses the size while an answer is written."""
+
+    FIXED = "fixed"
+    LATENCY = "latency"
+    MEMORY = "memory"
+    POWER = "power"
+    AUTO = "auto"
+
+
 ModelOption = Annotated[
     str | None,
     typer.Option("-m", "--model", metavar="PATH|NAME", help=MODEL_HELP, show_default=False),
@@ -137,4 +147,50 @@ class GenerationOptions:
     stop: Annotated[
         list[str] | None,
         typer.Option(help="Stop before this text; may be repeated.", show_default=False),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElasticOptions:
+    """What chooses the size while an answer is written."""
+
+    policy: Annotated[
+        PolicyName | None,
+        typer.Option(
+            help="Change the size while the answer is written, to keep a budget; auto keeps all.",
+            show_default="the one whose budget is given; else fixed",
+        ),
+    ] = None
+    target_ms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MS", help="Most milliseconds a token may take (latency).", show_default=False
+        ),
+    ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Most memory this process may have resident, such as 2GB (memory).",
+            show_default=False,
+        ),
+    ] = None
+    duty: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the time the machine may work, such as 0.5 (power).",
+            show_default=False,
+        ),
+    ] = None
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Only sizes that leave the cache exact.")
+    ] = False
+    trace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what was read and decided, as JSON lines.",
+            show_default=False,
+        ),
     ] = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from matryo.cli.attachments import AttachOption
-from matryo.cli.options import GenerationOptions, JsonOption, LoadOptions
+from matryo.cli.options import ElasticOptions, GenerationOptions, JsonOption, LoadOptions
 
 if TYPE_CHECKING:
     from matryo.inputs.chat import Message
@@ -31,6 +31,7 @@ def run(
         bool, typer.Option("--raw", help="Continue the prompt as text, without the chat template.")
     ] = False,
     generation: GenerationOptions,
+    elastic: ElasticOptions,
     json: JsonOption = False,
 ) -> None:
     """Answer one prompt, about pictures, sound and video if there are any.
@@ -45,6 +46,7 @@ def run(
 
     text = read_prompt(prompt)
     from matryo.cli.attachments import read_attachments
+    from matryo.cli.elastic import open_controller
     from matryo.cli.generate import generate
     from matryo.cli.models import open_model, open_session
 
@@ -53,7 +55,13 @@ def run(
     asked: Any = [*items, text] if items else text
     if not raw:
         asked = _messages(system, [*items, {"type": "text", "text": text}] if items else text)
-    result = generate(open_session(model, load), asked, generation, json=json)
+    result = generate(
+        open_session(model, load),
+        asked,
+        generation,
+        controller=open_controller(model, load, elastic),
+        json=json,
+    )
     if result.cancelled:
         raise KeyboardInterrupt
 

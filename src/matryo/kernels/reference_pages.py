@@ -55,6 +55,21 @@ def page_view(page: U8, kind: str, num_kv_heads: int, head_dim: int) -> PageView
     )
 
 
+def convert_page(source: PageView, target: PageView) -> None:
+    """Writes the keys and values of one page as elements of another kind."""
+    for head in range(len(source.keys)):
+        for which, (taken, given) in enumerate(
+            ((source.keys[head], target.keys[head]), (source.values[head].T, target.values[head].T))
+        ):
+            vectors = _loaded(taken, _scale(source, head, which)).astype(np.float32)  # (Dh, PAGE)
+            if target.scales is None:
+                given[:] = _stored(np.ascontiguousarray(vectors), target.kind)[0]
+                continue
+            for slot in range(PAGE):
+                vector = np.ascontiguousarray(vectors[:, slot])
+                given[:, slot], target.scales[head, which, slot] = _stored(vector, target.kind)
+
+
 @dataclass
 class PageTable:
     """The pages of one owner layer, of one sequence (`set`) or several (`stack`).

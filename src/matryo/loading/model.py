@@ -15,7 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from matryo.config import TextConfig
+from matryo.elastic.controller import Controller
+from matryo.elastic.ladder import levels
 from matryo.elastic.ledger import Ledger, read_ledger
+from matryo.elastic.policy import Kind, Policy, Rules
 from matryo.engine import CHUNK, Embeddings, Engine
 from matryo.errors import InputError, PlanError
 from matryo.inputs.chat import ChatTemplate
@@ -294,6 +297,54 @@ class Model:
         if isinstance(plan, str):
             session.plan = plan
         return self._remember(session)
+
+    def controller(
+        self,
+        policy: Kind = "auto",
+        *,
+        target_seconds: float | None = None,
+        memory_bytes: int | None = None,
+        duty: float | None = None,
+        size: str | Path | Plan | None = None,
+        kv: str | None = None,
+        exact: bool = False,
+        trace: str | Path | None = None,
+    ) -> Controller:
+        """What chooses the size of one conversation while it runs: give it to `Session.generate`.
+
+        policy: fixed, latency (needs target_seconds, of a token), memory (keeps below memory_bytes,
+        the control group's limit and what the machine has left), power (needs duty, the share of
+        the time the machine may work), auto (all of them)
+        size, kv: to begin with and to come back to, as in `session` · exact: only sizes that leave
+        the cache exact · trace: a file for what is read and decided
+        Raises InputError for budgets that contradict the policy, PlanError for a size that is not
+        this model's, CapacityError if no size fits into the memory, OSError if the trace cannot be
+        written.
+        """
+        asked = Policy(
+            kind=policy, target_seconds=target_seconds, memory_bytes=memory_bytes, duty=duty
+        )
+        largest = self.plan(size)
+        ladder = levels(
+            self.config,
+            self._opened.weights,
+            self.plans,
+            size if isinstance(size, str) and size in self.plans else largest,
+            kv=self._kv_kind if kv is None else checked_kv_kind(kv),
+            chunk=CHUNK,
+            exact=exact,
+        )
+        files = read_ledger(self._opened.files, {}, {})
+        libraries = [row for row in files.rows if row.name == "programs and libraries"]
+        rules = Rules(
+            policy=asked, levels=ladder, file_bytes=sum(row.resident_bytes for row in libraries)
+        )
+        return Controller(
+            rules,
+            self._opened.weights,
+            mapped=not self._opened.arrays,
+            trace=None if trace is None else Path(trace),
+        )
 
     def restore(self, path: str | Path) -> Session:
         """Continue a session that `Session.save` wrote.

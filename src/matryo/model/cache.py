@@ -17,7 +17,13 @@ import numpy.typing as npt
 
 from matryo.config import TextConfig
 from matryo.errors import CapacityError, InputError
-from matryo.kernels.reference_pages import KV_KINDS, PAGE, page_bytes, page_view
+from matryo.kernels.reference_pages import (
+    KV_KINDS,
+    PAGE,
+    convert_page,
+    page_bytes,
+    page_view,
+)
 
 U8 = npt.NDArray[np.uint8]
 _ALIGNMENT = 64  # bytes; a cache line and a vector register of every instruction set
@@ -168,6 +174,31 @@ class KVCache:
             theirs.table.set(theirs.pages)
         self._ready = 0
         return copy
+
+    def convert(self, kind: str) -> None:
+        """Store what is cached as another kind of elements, page by page; forks keep theirs.
+
+        Not what the model would have written as that kind: values are rounded once more.
+        """
+        if kind not in KV_KINDS:
+            raise InputError(f"K/V kind is {kind!r}; allowed: {', '.join(KV_KINDS)}")
+        if kind == self.kind:
+            return
+        heads, head_dim = self.config.num_kv_heads, self.config.head_dim
+        page_size = page_bytes(kind, heads, head_dim)
+        for pages in self._layers:
+            for index, page in enumerate(pages.pages):
+                converted = _new_page(page_size)
+                convert_page(
+                    page_view(page, self.kind, heads, head_dim),
+                    page_view(converted, kind, heads, head_dim),
+                )
+                pages.pages[index] = converted
+            pages.owned = [True] * len(pages.pages)
+            pages.table = self._make_table(kind, heads, head_dim, pages.window)
+            pages.table.set(pages.pages)
+        self.kind, self._page_bytes = kind, page_size
+        self.tables = tuple(pages.table for pages in self._layers)
 
     def export(self) -> dict[str, U8]:
         """The pages still held: `kv.{layer}` -> (pages, page bytes) uint8, oldest first.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["token", "done"]
+Kind = Literal["token", "size", "done"]
 FinishReason = Literal["stop", "stop_string", "length", "context", "cancelled"]
 
 
@@ -38,13 +38,14 @@ class Stats:
 class Event:
     """One step of a generation. The texts of all events joined are the answer.
 
-    kind: token (one was chosen) or done (the last event; it may still carry text that was held
-    back)
+    kind: token (one was chosen), size (a controller changed how the next ones are computed) or done
+    (the last event; it may still carry text that was held back)
     text: the new text; never half a character, never part of a stop string · token: the id chosen,
     None if none was
     index: which generated token this is, from 0 · plan: name of the plan that computed it
     finish_reason, in done: stop (the checkpoint's end token), stop_string, length (max_tokens),
     context (no room left) or cancelled
+    reason, in size: why, for people
     """
 
     kind: Kind
@@ -54,6 +55,7 @@ class Event:
     plan: str
     finish_reason: FinishReason | None
     stats: Stats
+    reason: str | None = None
 
 
 @dataclass(slots=True)

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from matryo.elastic.controller import Controller
 from matryo.engine import F32, Cancel, Embeddings, Engine, Progress
 from matryo.errors import CancelledError, InputError
-from matryo.inputs.detokenize import Detokenizer
 from matryo.inputs.limits import DEFAULT_LIMITS, MediaLimits
 from matryo.inputs.stopping import StopMatcher
 from matryo.media.prompt import Placed, embeddings_between, same_until
@@ -24,6 +24,8 @@ from matryo.sampling import LogitMask, Sampling, choose
 from matryo.session.ahead import Ahead, first_draft
 from matryo.session.draft import Choose, Drafter, Guesser, make_drafters
 from matryo.session.events import Clock, Event, FinishReason
+from matryo.session.forget import without_beginning
+from matryo.session.pieces import Pieces
 from matryo.session.prompt import Prompt, Prompted, read_prompt
 from matryo.session.runtime import Runtime
 
@@ -166,6 +168,7 @@ class Session:
         draft: Guesser | None = None,
         cancel: Cancel | None = None,
         on_prefill_progress: Progress | None = None,
+        controller: Controller | None = None,
     ) -> Iterator[Event]:
         """Generate an answer, one event a token and a last one that says why it ended.
 
@@ -180,6 +183,7 @@ class Session:
         "lookup" guesses from the text, a smaller plan by running it, "auto" tries both; each
         guesses as far as it pays
         cancel: asked before every step, such as threading.Event
+        controller: chooses the size from step to step, see `Model.controller`; without drafts
         Raises at once InputError for prompts, ids or options that cannot be used, CapacityError if
         the prompt leaves no room for a token; while iterating CheckpointError if the weights give
         no numbers.
@@ -190,9 +194,14 @@ class Session:
             raise InputError(f"max_tokens: expected a whole number from 1, got {max_tokens!r}")
         if prompt is None and not self._ids:
             raise InputError("the session is empty and there is no prompt: give one")
+        if draft is not None and controller is not None:
+            raise InputError(
+                "draft and controller: guessed tokens take too different times to choose a size by; "
+                "give one of the two"
+            )
         chosen = (sampling or Sampling()).resolve(self._runtime.sampling)
         drafters = make_drafters(draft, self._runtime, self._plan, lambda: self._sequence)
-        pieces = _Pieces(self._runtime, matcher)
+        pieces = Pieces(self._runtime, matcher)
         # From here on only the prompt can be refused, before anything has changed.
         self._take(Prompted(self._ids, self._placed) if prompt is None else self._read(prompt))
         self._last_sampling = chosen
@@ -206,6 +215,7 @@ class Session:
             drafters,
             cancel,
             on_prefill_progress,
+            controller,
         )
 
     def trim(self, length: int) -> None:
@@ -279,7 +289,7 @@ class Session:
 
     def _stream(
         self,
-        pieces: _Pieces,
+        pieces: Pieces,
         generation: int,
         max_tokens: int,
         sampling: Sampling,
@@ -287,6 +297,7 @@ class Session:
         drafters: Sequence[Drafter],
         cancel: Cancel | None,
         on_progress: Progress | None,
+        controller: Controller | None,
     ) -> Iterator[Event]:
         def chosen(logits: F32, ids: Sequence[int]) -> int:
             suppressed = self._runtime.suppressed
@@ -294,8 +305,12 @@ class Session:
 
         started = time.perf_counter()
         self._check_current(generation)
+        reason_to_change = "" if controller is None else self._adapt(controller, begins=True)
         self._match_cache()
         clock = Clock(started, len(self._ids), self.num_cached)
+        if reason_to_change:
+            yield self._size_event(clock, reason_to_change)
+            self._check_current(generation)
         reason: FinishReason | None = None
         token = None
         try:
@@ -321,12 +336,55 @@ class Session:
             self._check_current(generation)
             if reason is None and cancel is not None and cancel.is_set():
                 reason = "cancelled"
-            if reason is None:
+            if reason is None and controller is not None:
+                if reason_to_change := self._adapt(controller):
+                    yield self._size_event(clock, reason_to_change)
+                    self._check_current(generation)
+                logits = self._run_paced(controller)
+            elif reason is None:
                 left = max_tokens - clock.generated_tokens
                 logits = self._next_logits(drafters, chosen, left, clock)
         stats = clock.stats(time.perf_counter())
         yield Event(
             "done", pieces.finish(), token, clock.generated_tokens, self._plan_name, reason, stats
+        )
+
+    def _adapt(self, controller: Controller, *, begins: bool = False) -> str:
+        """Do what a controller says; returns why, "" if nothing changes."""
+        change = controller.next(len(self._ids), self.cache_bytes)
+        level = controller.level
+        if change is not None or begins:
+            self._plan, self._plan_name = level.plan, level.name
+            self._kv_kind = level.kv
+            self._sequence.cache.convert(level.kv)
+        if len(self._ids) > level.window:
+            self._ids, self._placed = without_beginning(
+                self._ids, self._placed, level.window // 2, self._runtime.bos_id
+            )
+            self.reanchor()  # positions change
+        return "" if change is None else change.reason
+
+    def _run_paced(self, controller: Controller) -> F32:
+        """The next logits, how long they took, and the rest that a controller wants after it."""
+        before = time.perf_counter()
+        logits = self._run_waiting(None, None)
+        seconds = time.perf_counter() - before
+        controller.note_token(seconds)
+        if controller.rest:
+            time.sleep(seconds * controller.rest)
+        return logits
+
+    def _size_event(self, clock: Clock, reason: str) -> Event:
+        now = time.perf_counter()
+        return Event(
+            "size",
+            "",
+            None,
+            clock.generated_tokens,
+            self._plan_name,
+            None,
+            clock.stats(now),
+            reason,
         )
 
     def _reason_to_stop(self, token: int, generated: int, max_tokens: int) -> FinishReason | None:
@@ -420,31 +478,6 @@ class Session:
     def _read(self, prompt: Prompt) -> Prompted:
         """The session once it has taken a prompt."""
         return read_prompt(prompt, self._ids, self._placed, self._runtime, self._reader)
-
-
-class _Pieces:
-    """Text of the tokens of one answer, without stop strings. Without a tokenizer: no text."""
-
-    def __init__(self, runtime: Runtime, matcher: StopMatcher) -> None:
-        self._matcher = matcher
-        self._detokenizer = None
-        if runtime.text.has_tokenizer or matcher.is_active:
-            self._detokenizer = Detokenizer(runtime.text.tokenizer, continues=True)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop string came."""
-        return self._matcher.stopped
-
-    def add(self, token: int) -> str:
-        """Take a token; returns the text that may be shown."""
-        return "" if self._detokenizer is None else self._matcher.add(self._detokenizer.add(token))
-
-    def finish(self) -> str:
-        """The text that was held back."""
-        if self._detokenizer is None:
-            return ""
-        return self._matcher.add(self._detokenizer.finish()) + self._matcher.finish()
 
 
 def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

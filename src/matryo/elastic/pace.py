@@ -1,0 +1,29 @@
+"""How long a token takes at the present size, from the latest ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+
+TOKENS = 5
+LEAST_TOKENS = 2
+
+
+class Pace:
+    """The median of the latest tokens of one size; None until there are enough."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=TOKENS)
+
+    def note(self, seconds: float) -> None:
+        """One more token took so long."""
+        self._seconds.append(seconds)
+
+    def restart(self) -> None:
+        """Another size from here on."""
+        self._seconds.clear()
+
+    @property
+    def token_seconds(self) -> float | None:
+        """Seconds of a token, if known."""
+        return median(self._seconds) if len(self._seconds) >= LEAST_TOKENS else None
