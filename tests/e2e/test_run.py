@@ -238,3 +238,30 @@ def test_the_live_line_is_erased(home: Path, packed: Path) -> None:
     *_, answer, remark = terminal.screen.rstrip().splitlines()
     assert "tokens/s" in remark
     assert "tokens/s" not in answer.rpartition("\x1b[J")[2]
+
+
+def test_a_policy_chooses_the_size_and_says_why(run: Run, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    done = run("the a", *SHORT, "--duty", "0.9", "--trace", trace, "--json")
+    first, *_, end = [json.loads(line) for line in done.stdout.splitlines()]
+    assert first["event"] == "size" and first["reason"] == "the machine may work 90% of the time"
+    assert end["event"] == "end" and end["size"] == first["size"]
+    head, *lines = trace.read_text(encoding="utf-8").splitlines()
+    assert json.loads(head)["policy"]["duty"] == 0.9
+    assert json.loads(lines[0])["reason"] == first["reason"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--policy", "latency"), "needs a target"),
+        (("--policy", "latency", "--target-ms", "5", "--memory", "2GB"), "'auto'"),
+        (("--memory", "1MB"), "the nearest is"),
+        (("--memory", "2XB"), "no amount of memory"),
+    ],
+)
+def test_budgets_that_cannot_be_kept_are_refused(
+    run: Run, options: tuple[str, ...], said: str
+) -> None:
+    done = run("the a", *options)
+    assert done.returncode == 1 and said in done.stderr and done.stdout == ""

@@ -97,11 +97,6 @@ class Controller:
         self._carry_out(before)
         return Change(self.level, reason) if reason else None
 
-    def close(self) -> None:
-        """End the trace."""
-        if self._recorder is not None:
-            self._recorder.close()
-
     def _carry_out(self, before: int) -> None:
         levels = self.rules.levels
         if self._state.level != before:

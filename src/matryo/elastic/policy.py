@@ -51,7 +51,7 @@ class Policy:
         if self.kind not in KINDS:
             raise InputError(f"policy: expected one of {', '.join(KINDS)}, got {self.kind!r:.40}")
         self._check_range("a target for a token", self.target_seconds, 1e-4, 3600.0, "seconds")
-        self._check_range("memory", self.memory_bytes, 1 << 20, 1 << 50, "bytes")
+        self._check_range("memory", self.memory_bytes, 1, 1 << 50, "bytes")
         self._check_range("duty", self.duty, 0.01, 1.0, "as a share of the time")
         given = {
             "latency": self.target_seconds, "memory": self.memory_bytes, "power": self.duty,

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal
 
 from matryo.elastic.ladder import Level
 from matryo.elastic.load import Reading
@@ -35,8 +35,8 @@ class Recorder:
     """Writes a trace, line by line. Raises OSError if it cannot."""
 
     def __init__(self, path: Path, rules: Rules) -> None:
-        self._file: TextIO = path.open("w", encoding="utf-8")
-        self._write({"matryo_trace": VERSION, **_rules_to_json(rules)})
+        self._path = path
+        self._write({"matryo_trace": VERSION, **_rules_to_json(rules)}, "w")
 
     def note(self, decision: Decision) -> None:
         """Append a decision."""
@@ -48,13 +48,9 @@ class Recorder:
             }
         )
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+    def _write(self, line: dict[str, Any], mode: Literal["w", "a"] = "a") -> None:
+        with self._path.open(mode, encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def read_trace(path: Path) -> tuple[Rules, list[Decision]]:

@@ -196,7 +196,7 @@ class Session:
             raise InputError("the session is empty and there is no prompt: give one")
         if draft is not None and controller is not None:
             raise InputError(
-                "draft and controller: guessed tokens take too different times to choose a size by; "
+                "draft and controller: guessed tokens say nothing about the time of a token; "
                 "give one of the two"
             )
         chosen = (sampling or Sampling()).resolve(self._runtime.sampling)

@@ -304,3 +304,40 @@ def test_saved_pages_that_do_not_fit(change: object) -> None:
     assert restored.length == 0 and restored.nbytes == 0
     with pytest.raises(InputError, match="cannot restore"):
         restored.import_(CONTEXT + 1, saved)
+
+
+@pytest.mark.parametrize("length", [30, 300])
+def test_a_converted_cache_holds_the_same_keys_and_values(length: int) -> None:
+    """As if it had been written in the other kind: the marks are the same numbers in both."""
+    cache, expected = new_cache("bf16"), new_cache("int8")
+    for one in (cache, expected):
+        for start in range(0, length, 60):
+            extend(one, min(60, length - start))
+    fork = cache.fork()
+    before = fork.export()
+    cache.convert("int8")
+    assert cache.kind == "int8" and cache.length == length
+    assert cache.nbytes == expected.nbytes
+    restored, wanted = cache.export(), expected.export()
+    size = page_bytes("int8", 2, 4)
+    for name, array in restored.items():
+        scales = array.shape[1] - size + 2 * 2 * PAGE * 4
+        assert np.array_equal(array[:, :-scales], wanted[name][:, :-scales])
+        got, want = (
+            np.ascontiguousarray(pages[:, -scales:]).view(np.float32)
+            for pages in (array, wanted[name])
+        )
+        np.testing.assert_allclose(got, want, rtol=0.01)  # bf16 rounds numbers above 256
+    assert all(np.array_equal(array, fork.export()[name]) for name, array in before.items())
+    extend(cache, 40)
+    with pytest.raises(InputError, match="K/V kind"):
+        cache.convert("q4")
+
+
+def test_converting_back_changes_kinds_not_values() -> None:
+    cache = new_cache("f32")
+    extend(cache, 70)
+    wanted = cache.export()
+    cache.convert("bf16")
+    cache.convert("f32")
+    assert all(np.array_equal(array, cache.export()[name]) for name, array in wanted.items())
