@@ -1,4 +1,4 @@
-"""The vocabulary of the grammar, read from `lexicon/*.txt`.
+"""The vocabulary of the grammar, read from `wordlists/*.txt`.
 
 Out: nouns with number and gender, adjectives in four forms, verbs in five persons, phrases and
 lists, each in five languages.
@@ -14,7 +14,7 @@ from pathlib import Path
 from scripts.nano.corpus.languages import LANGUAGES
 from scripts.nano.corpus.plurals import adjective_forms, plural
 
-FOLDER = Path(__file__).with_name("lexicon")
+FOLDER = Path(__file__).with_name("wordlists")
 ROMANCE = LANGUAGES[1:]
 
 
