@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from helpers.media import encoded, picture, sound_file, tone
 from matryo.errors import InputError, PlanError
 from matryo.evaluate import Report, Settings, evaluate, read_task
 from matryo.evaluate.evaluator import Evaluator
@@ -158,3 +160,43 @@ def test_nothing_to_evaluate_is_an_error(model: Model, tmp_path: Path) -> None:
 def test_settings_are_checked(field: str) -> None:
     with pytest.raises(InputError, match=f"{field}: expected a whole number"):
         Settings(**{field: -1})  # type: ignore[arg-type]
+
+
+def test_pictures_and_sound_are_evaluated_and_encoded_once(
+    seeing_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Conversations with media, twice the same picture; sizes of one family share their prompts."""
+    import matryo
+    from matryo.evaluate import answers
+    from matryo.plan import Plan
+
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(picture(64, 64)), "PNG"))
+    (tmp_path / "b.wav").write_bytes(sound_file(tone(0.5), 16000, "wav", "pcm_s16le"))
+
+    def conversation(kind: str, file: str, question: str, answer: str) -> dict[str, Any]:
+        items = [{"type": kind, kind: file}, {"type": "text", "text": question}]
+        turns = [{"role": "user", "content": items}, {"role": "assistant", "content": answer}]
+        return {"messages": turns, "task": f"{kind} task"}
+
+    file = task_file(
+        tmp_path / "t.jsonl",
+        conversation("image", "a.png", "a b", "the"),
+        conversation("image", "a.png", "b a", "a"),
+        {"audio": "b.wav", "text": "the e", "task": "transcribe"},
+    )
+    task = read_task(file)
+    with matryo.load(seeing_checkpoint, weights="f32") as model:
+        report = evaluate(model, task, ["small", "large"], Settings(max_tokens=3, resamples=5))
+        assert report.left_out == ()
+        assert [part.name for part in report.parts] == ["image task", "transcribe"]
+        assert list(report.parts[1].figures) == ["wer", "cer"]
+        full = model.plan("large")
+        narrow = Plan(full.layers, (*full.ffn_width[:-1], 32), full.num_owners)
+        keeping = Evaluator(model, Settings(max_tokens=3), keep_bytes=1 << 28)
+        items, _ = keeping.items(task.rows)
+        for plan in (full, narrow):
+            alone = Evaluator(model, Settings(max_tokens=3)).results(plan, items)
+            assert keeping.results(plan, items) == alone
+        answerer = keeping.answerer
+        assert isinstance(answerer, answers.Answerer)
+        assert (answerer.computed, answerer.resumed) == (3, 3)

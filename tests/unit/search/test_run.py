@@ -25,8 +25,7 @@ SETTINGS = SearchSettings(
 )
 
 
-@pytest.fixture(autouse=True)
-def steady_machine(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
+def make_steady(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
     """Times and memory that are functions of the plan, so that two searches can be compared."""
 
     def speed(self: Meter, plan: Plan) -> Speed:
@@ -40,6 +39,11 @@ def steady_machine(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
     monkeypatch.setattr(Meter, "calibrate", lambda self, known=None: Speed(1.0, 1.0))
 
 
+@pytest.fixture(autouse=True)
+def steady_machine(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
+    make_steady(monkeypatch, model)
+
+
 def found_with(model: Model, task: Task, store: Path, settings: SearchSettings = SETTINGS) -> Found:
     with Store(store) as kept:
         return search(model, task, kept, settings)
@@ -49,7 +53,7 @@ def found_with(model: Model, task: Task, store: Path, settings: SearchSettings =
 def plain(model: Model, task: Task, tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, Path]:
     """One search, and its file of plans."""
     with pytest.MonkeyPatch.context() as patch:
-        steady_machine.__wrapped__(patch, model)  # type: ignore[attr-defined]
+        make_steady(patch, model)
         directory = tmp_path_factory.mktemp("plain")
         found = found_with(model, task, directory / "s.sqlite")
     found.save(directory / "plans.json")
