@@ -318,6 +318,8 @@ class Session:
         except CancelledError:
             reason = "cancelled"
         clock.prompt_seconds = time.perf_counter() - started
+        if controller is not None and clock.prompt_tokens - clock.cached_tokens == 1:
+            controller.note_token(clock.prompt_seconds)  # the answer goes on where it stopped
         while reason is None:
             token = chosen(logits, self._ids)
             plan = self._plan_name

@@ -159,18 +159,17 @@ def test_what_cannot_be_asked_for_is_refused(model: Model, tmp_path: Path) -> No
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident pages are read from smaps")
 def test_pages_outside_the_plan_are_given_back_and_come_again(model: Model) -> None:
-    def resident() -> dict[str, int]:
-        rows = model.ledger().rows
-        return {row.name: row.resident_bytes for row in rows if row.name.startswith("shell")}
+    def resident() -> int:
+        """Of the file that only the largest size reads; other tests may have it mapped too."""
+        return model.ledger().row(outer.name).resident_bytes
 
+    outer = max((row for row in model.ledger().rows if row.name.startswith("shell")), key=str)
     wanted = model.logits(PROMPT, "large", "last")
     small = model.plans["small"]
     before = resident()
     give_back(model._opened.weights, small)
     after = resident()
-    assert sum(after.values()) < 0.8 * sum(before.values())
-    last = max(before)  # the file of the largest size only
-    assert after[last] < 0.3 * before[last]
+    assert before - after > 0.7 * outer.total_bytes
     assert (model.logits(PROMPT, "large", "last") == wanted).all()
-    assert resident()[last] > 0.9 * before[last]
+    assert resident() - after > 0.7 * outer.total_bytes
     take_again(model._opened.weights, model.plans["large"], small)
