@@ -65,9 +65,11 @@ def convert_page(source: PageView, target: PageView) -> None:
             if target.scales is None:
                 given[:] = _stored(np.ascontiguousarray(vectors), target.kind)[0]
                 continue
-            for slot in range(PAGE):
-                vector = np.ascontiguousarray(vectors[:, slot])
-                given[:, slot], target.scales[head, which, slot] = _stored(vector, target.kind)
+            absmax = np.abs(vectors).max(axis=0)
+            kept = absmax >= 2.0**-100
+            factors = np.divide(np.float32(127.0), absmax, out=np.zeros_like(absmax), where=kept)
+            given[:] = np.rint(vectors * factors).astype(np.int8)
+            target.scales[head, which] = np.where(kept, absmax / np.float32(127.0), 0.0)
 
 
 @dataclass

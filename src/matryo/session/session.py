@@ -29,6 +29,8 @@ from matryo.session.pieces import Pieces
 from matryo.session.prompt import Prompt, Prompted, read_prompt
 from matryo.session.runtime import Runtime
 
+LONGEST_SLEEP_S = 0.05  # so that a cancellation is noticed
+
 
 class Session:
     """A conversation with a model; made by `Model.session`.
@@ -342,7 +344,7 @@ class Session:
                 if reason_to_change := self._adapt(controller):
                     yield self._size_event(clock, reason_to_change)
                     self._check_current(generation)
-                logits = self._run_paced(controller)
+                logits = self._run_paced(controller, cancel)
             elif reason is None:
                 left = max_tokens - clock.generated_tokens
                 logits = self._next_logits(drafters, chosen, left, clock)
@@ -366,14 +368,17 @@ class Session:
             self.reanchor()  # positions change
         return "" if change is None else change.reason
 
-    def _run_paced(self, controller: Controller) -> F32:
-        """The next logits, how long they took, and the rest that a controller wants after it."""
+    def _run_paced(self, controller: Controller, cancel: Cancel | None) -> F32:
+        """The next logits, with the rest behind them that a controller wants."""
         before = time.perf_counter()
         logits = self._run_waiting(None, None)
         seconds = time.perf_counter() - before
         controller.note_token(seconds)
-        if controller.rest:
-            time.sleep(seconds * controller.rest)
+        end = time.perf_counter() + seconds * controller.rest
+        while (left := end - time.perf_counter()) > 0:
+            if cancel is not None and cancel.is_set():
+                break
+            time.sleep(min(left, LONGEST_SLEEP_S))
         return logits
 
     def _size_event(self, clock: Clock, reason: str) -> Event:

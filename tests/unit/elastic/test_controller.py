@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +129,28 @@ def test_the_leanest_level_stores_int8_and_forgets_the_beginning(model: Model) -
     assert session.cache_bytes < before + rules.levels[0].kv_bytes(700) // 2
     assert events[-1].stats.generated_tokens == 8
     assert session.ids[:200] == ids[-256 + 2 :][:200]  # two tokens came before the limit did
+
+
+def test_a_duty_rests_after_each_token_and_a_cancellation_ends_the_rest(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    cancel = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        cancel.set()  # the first token's rest would last for ages
+
+    monkeypatch.setattr("matryo.session.session.time.sleep", sleep)
+    controller = model.controller("power", duty=0.01)
+    session = model.session()
+    events = list(
+        session.generate(
+            PROMPT, max_tokens=9, sampling=GREEDY, controller=controller, cancel=cancel
+        )
+    )
+    assert controller.rest == pytest.approx(99.0) and len(rests) == 1
+    assert events[-1].finish_reason == "cancelled"
 
 
 def test_the_trace_of_a_session_replays(model: Model, tmp_path: Path) -> None:
