@@ -67,6 +67,12 @@ def evaluate_model(
     max_tokens: Annotated[
         int, typer.Option("-n", "--max-tokens", min=1, help="Longest answer, in tokens.")
     ] = 128,
+    likelihood: Annotated[
+        bool,
+        typer.Option(
+            "--likelihood", help="Predict the references of prompts instead of generating answers."
+        ),
+    ] = False,
     window: Annotated[
         int | None,
         typer.Option(
@@ -110,6 +116,7 @@ def evaluate_model(
         limit=limit,
         seed=seed,
         max_tokens=max_tokens,
+        likelihood=likelihood,
         window=window,
         stride=stride,
         kv=kv.value if kv else None,

@@ -72,6 +72,12 @@ def search_sizes(
     max_tokens: Annotated[
         int, typer.Option("-n", "--max-tokens", min=1, help="Longest answer, in tokens.")
     ] = 128,
+    likelihood: Annotated[
+        bool,
+        typer.Option(
+            "--likelihood", help="Predict the references of prompts instead of generating answers."
+        ),
+    ] = False,
     window: Annotated[
         int | None,
         typer.Option(
@@ -123,6 +129,7 @@ def search_sizes(
             limit=limit,
             seed=seed,
             max_tokens=max_tokens,
+            likelihood=likelihood,
             window=window,
             kv=kv.value if kv else None,
         ),

@@ -1,7 +1,7 @@
 """Answers to prompts, greedily, with prompts computed once for all plans of an exact family.
 
-In: an open model, a plan, `AnswerItem`s. Out: one result an item: the text, how many tokens, and
-why it ended. Pictures and sound are encoded once.
+In: an open model, a plan, `AnswerItem`s or `ReferenceItem`s. Out: one result an item: the text, how
+many tokens, and why it ended; or how likely the reference was. Pictures and sound are encoded once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from matryo.evaluate.items import AnswerItem
+import numpy as np
+
+from matryo.evaluate.items import AnswerItem, ReferenceItem
+from matryo.evaluate.likelihood import log_probabilities
 from matryo.loading.model import Model
 from matryo.plan import Plan
 from matryo.sampling import GREEDY
@@ -48,10 +51,29 @@ class Answerer:
             reason = None if event is None else event.finish_reason
             yield item, {"text": text, "tokens": tokens, "reason": reason}
 
-    def _prompted(self, plan: Plan, item: AnswerItem) -> Session:
+    def predict(
+        self, plan: Plan, items: Sequence[ReferenceItem]
+    ) -> Iterator[tuple[ReferenceItem, Result]]:
+        """Results as `Scorer` gives them, of the reference behind each prompt. Raises as
+        `answer`.
+        """
+        for item in items:
+            session = self._prompted(plan, item)
+            session.plan = plan
+            logits, targets = session.logits(item.ids), np.array(item.ids)
+            yield (
+                item,
+                {
+                    "logprob": [float(log_probabilities(logits, targets).sum())],
+                    "tokens": [len(item.ids)],
+                    "greedy": [bool((logits.argmax(axis=1) == targets).all())],
+                },
+            )
+
+    def _prompted(self, plan: Plan, item: AnswerItem | ReferenceItem) -> Session:
         """A session that has taken the prompt and may be continued by this plan."""
         family = (plan.owners, plan.ffn_width[: len(plan.owners) - 1])
-        kept = self._kept.get((family, item.key))
+        kept = self._kept.get((family, item.row.digest))
         if kept is not None:
             self.resumed += 1
             return kept.fork()
@@ -62,7 +84,7 @@ class Answerer:
         size = session.cache_bytes
         if not self._make_room(size, family):
             return session
-        self._kept[family, item.key] = session
+        self._kept[family, item.row.digest] = session
         self.kept_bytes += size
         return session.fork()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from matryo.errors import CapacityError, InputError
 from matryo.evaluate.answers import Answerer
-from matryo.evaluate.items import AnswerItem, Item, ScoreItem, prepare
+from matryo.evaluate.items import AnswerItem, Item, ReferenceItem, ScoreItem, prepare
 from matryo.evaluate.likelihood import Scorer
 from matryo.evaluate.rows import Row, digest_of
 from matryo.evaluate.store import Store, name_of_plan
@@ -31,7 +31,8 @@ class Settings:
 
     limit: most items of each part, chosen by `seed` · window: tokens of a text that are seen at a
     time · stride: of these, how many are predicted · max_tokens: of an answer · kv: kind of the K/V
-    cache · resamples: of the bootstrap
+    cache · likelihood: references are predicted instead of answers generated · resamples: of the
+    bootstrap
     Raises InputError for values that cannot be.
     """
 
@@ -41,6 +42,7 @@ class Settings:
     stride: int | None = None
     max_tokens: int = 128
     kv: str | None = None
+    likelihood: bool = False
     resamples: int = 1000
 
     def __post_init__(self) -> None:
@@ -77,6 +79,7 @@ class Evaluator:
             context=self.window,
             stride=self.stride,
             max_tokens=self.settings.max_tokens,
+            likelihood=self.settings.likelihood,
         )
         kept, left_out = [], []
         for item in prepared:
@@ -116,12 +119,17 @@ class Evaluator:
     def _computed(self, plan: Plan, items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         yield from self.scorer.score(plan, [one for one in items if isinstance(one, ScoreItem)])
         for item in items:
-            if isinstance(item, AnswerItem):
+            if not isinstance(item, ScoreItem):
                 yield from self._answered(plan, item)
 
-    def _answered(self, plan: Plan, item: AnswerItem) -> Iterator[tuple[Item, Result]]:
+    def _answered(
+        self, plan: Plan, item: AnswerItem | ReferenceItem
+    ) -> Iterator[tuple[Item, Result]]:
         try:
-            yield from self.answerer.answer(plan, [item])
+            if isinstance(item, ReferenceItem):
+                yield from self.answerer.predict(plan, [item])
+            else:
+                yield from self.answerer.answer(plan, [item])
         except (InputError, CapacityError) as error:
             yield item, {"error": f"{item.row.where}: {error}"}
 
@@ -143,6 +151,6 @@ class Evaluator:
 
 def _length(item: Item) -> int:
     """Tokens that must fit; prompts of answers are known only when they are read."""
-    if isinstance(item, AnswerItem):
+    if not isinstance(item, ScoreItem):
         return 0
     return len(item.prefix) + max(len(ids) for ids in item.continuations) - 1

@@ -2,7 +2,7 @@
 
 In: rows, a tokenizer, the context. Out: items. A `ScoreItem` is a beginning and continuations of it
 whose probability is wanted: the choices of a question, or the next piece of a text. An `AnswerItem`
-is a prompt to answer.
+is a prompt to answer, a `ReferenceItem` a prompt and the answer that is right.
 
 A text is cut into windows: each predicts `stride` further tokens with at least
 `context - stride` tokens before them, so that every token of the text counts exactly once.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from matryo.errors import InputError
 from matryo.evaluate.rows import AnswerRow, ChoiceRow, Row, TextRow, digest_of
 from matryo.inputs.tokenizer import Tokenizer
+from matryo.session.prompt import common_prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +44,32 @@ class AnswerItem:
     max_tokens: int
 
 
-Item = ScoreItem | AnswerItem
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceItem:
+    """A prompt whose right answer is not generated but predicted, token by token."""
+
+    key: str
+    row: AnswerRow
+    ids: tuple[int, ...]
+    num_bytes: int
+
+
+Item = ScoreItem | AnswerItem | ReferenceItem
 
 
 def prepare(
-    rows: Sequence[Row], tokenizer: Tokenizer, *, context: int, stride: int, max_tokens: int
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    *,
+    context: int,
+    stride: int,
+    max_tokens: int,
+    likelihood: bool = False,
 ) -> list[Item]:
-    """Items of all rows. Raises InputError if the tokenizer has no token that begins a text."""
+    """Items of all rows. likelihood: references are predicted instead of answers generated.
+
+    Raises InputError for a stride that does not fit, or if no token begins a text.
+    """
     if not 1 <= stride < context:
         raise InputError(f"stride: expected 1 to {context - 1}, got {stride}")
     items: list[Item] = []
@@ -58,6 +78,12 @@ def prepare(
             items += windows(row, tokenizer, context, stride)
         elif isinstance(row, ChoiceRow):
             items.append(question(row, tokenizer))
+        elif likelihood:
+            text = row.references[0]
+            ids = tuple(tokenizer.encode(text))
+            key = digest_of(row.digest, "likelihood")
+            size = len(text.encode())
+            items.append(ReferenceItem(key=key, row=row, ids=ids, num_bytes=size))
         else:
             longest = row.max_tokens or max_tokens
             key = digest_of(row.digest, longest)
@@ -69,7 +95,7 @@ def question(row: ChoiceRow, tokenizer: Tokenizer) -> ScoreItem:
     """A context and its choices; a token that stands across the border belongs to the choice."""
     alone = tokenizer.encode(row.context, bos=True)
     whole = [tokenizer.encode(row.context + choice, bos=True) for choice in row.choices]
-    shared = min(num_shared(alone, ids) for ids in whole)
+    shared = min(common_prefix(alone, ids) for ids in whole)
     # Of every choice at least its last token is predicted.
     shared = min(shared, *(len(ids) - 1 for ids in whole))
     return ScoreItem(
@@ -80,14 +106,6 @@ def question(row: ChoiceRow, tokenizer: Tokenizer) -> ScoreItem:
         num_bytes=tuple(len(choice.encode()) for choice in row.choices),
         gold=row.gold,
     )
-
-
-def num_shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest beginning that both have."""
-    for index, (left, right) in enumerate(zip(first, second, strict=False)):
-        if left != right:
-            return index
-    return min(len(first), len(second))
 
 
 def windows(row: TextRow, tokenizer: Tokenizer, context: int, stride: int) -> Iterator[ScoreItem]:

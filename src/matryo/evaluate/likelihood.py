@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from matryo.engine import CachedSequence, Engine, Paused
 from matryo.errors import InputError
-from matryo.evaluate.items import num_shared
 from matryo.kernels.reference_pages import PAGE, page_bytes
 from matryo.plan import Plan
+from matryo.session.prompt import common_prefix
 
 Result = dict[str, Any]
 
@@ -186,7 +186,7 @@ class Scorer:
         tokens = list(ids)
         sequence = None
         if self._before is not None and plan.same_cache(self._before[0]):
-            shared = num_shared(self._before[1], tokens)
+            shared = common_prefix(self._before[1], tokens)
             if shared:
                 sequence = self._before[2].fork()
                 sequence.trim(shared)  # to nothing, if its windows have gone on too far

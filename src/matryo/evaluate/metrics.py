@@ -18,7 +18,7 @@ import numpy as np
 
 from matryo.errors import InputError
 from matryo.evaluate.intervals import F64, Value
-from matryo.evaluate.items import AnswerItem, Item, ScoreItem
+from matryo.evaluate.items import AnswerItem, Item, ReferenceItem, ScoreItem
 
 Result = dict[str, Any]
 Columns = Callable[[Sequence[Item], Sequence[Result]], F64]
@@ -44,6 +44,8 @@ def metrics_for(items: Sequence[Item]) -> list[Metric]:
         if first.gold is None:
             return [BITS_PER_BYTE, PERPLEXITY]
         return [ACCURACY_PER_BYTE, ACCURACY, ACCURACY_PER_TOKEN, GOLD_BITS_PER_BYTE]
+    if isinstance(first, ReferenceItem):
+        return [REFERENCE_BITS_PER_BYTE, LIKELIEST]
     if not all(isinstance(item, AnswerItem) and item.row.metric == first.row.metric
                for item in items):  # fmt: skip
         raise InputError(_mixed(first))
@@ -95,6 +97,21 @@ def _text_columns(items: Sequence[Item], results: Sequence[Result]) -> F64:
     )
 
 
+def _reference_columns(items: Sequence[Item], results: Sequence[Result]) -> F64:
+    """Nats, bytes."""
+    return np.array(
+        [
+            [-result["logprob"][0], cast(ReferenceItem, item).num_bytes]
+            for item, result in zip(items, results, strict=True)
+        ],
+        np.float64,
+    )
+
+
+def _likeliest_columns(items: Sequence[Item], results: Sequence[Result]) -> F64:
+    return np.array([[float(result["greedy"][0]), 1.0] for result in results], np.float64)
+
+
 def _gold_columns(items: Sequence[Item], results: Sequence[Result]) -> F64:
     rows = []
     for item, result in zip(items, results, strict=True):
@@ -129,6 +146,14 @@ PERPLEXITY = Metric(
 GOLD_BITS_PER_BYTE = Metric(
     "gold_bits_per_byte", False, "", _gold_columns, lambda sums: _ratio(sums) / math.log(2)
 )
+REFERENCE_BITS_PER_BYTE = Metric(
+    "reference_bits_per_byte",
+    False,
+    "",
+    _reference_columns,
+    lambda sums: _ratio(sums) / math.log(2),
+)
+LIKELIEST = Metric("likeliest", True, "%", _likeliest_columns, _percent)
 ACCURACY = Metric(
     "accuracy", True, "%",
     _choice_columns(lambda item, result: [1] * len(item.continuations)), _percent,

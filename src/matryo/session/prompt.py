@@ -139,3 +139,11 @@ def _encoded(
     tokenizer, towers = runtime.text.tokenizer, runtime.library.towers
     added = tokenizer.encode(expand(text, parts, towers, tokenizer), bos=begins)
     return Prompted(ids + added, placed + place(added, len(ids), parts, towers))
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the longest beginning that both have."""
+    for index, (left, right) in enumerate(zip(first, second, strict=False)):
+        if left != right:
+            return index
+    return min(len(first), len(second))

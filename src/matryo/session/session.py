@@ -26,7 +26,7 @@ from matryo.session.draft import Choose, Drafter, Guesser, make_drafters
 from matryo.session.events import Clock, Event, FinishReason
 from matryo.session.forget import without_beginning
 from matryo.session.pieces import Pieces
-from matryo.session.prompt import Prompt, Prompted, read_prompt
+from matryo.session.prompt import Prompt, Prompted, common_prefix, read_prompt
 from matryo.session.runtime import Runtime
 
 LONGEST_SLEEP_S = 0.05  # so that a cancellation is noticed
@@ -219,6 +219,26 @@ class Session:
             on_prefill_progress,
             controller,
         )
+
+    def logits(self, continuation: Sequence[int]) -> F32:
+        """What the current plan predicts for each of some ids if they came next, (n, V) float32:
+        row i after the session and the first i of them. The session stays as it is.
+
+        Raises InputError for ids or a session without use, CapacityError if they do not fit.
+        """
+        ids = [int(token) for token in self._engine.check_ids(continuation)]
+        if not self._ids:
+            raise InputError("the session is empty: give it a prompt first")
+        copy = self.fork()
+        copy._ids += ids[:-1]
+        embeddings = copy._embeddings(len(copy._ids), None)
+        waiting = copy._ids[copy.num_cached :]
+        out = self._engine.prefill(
+            copy._sequence, self._plan, waiting, logits="all", embeddings=embeddings
+        )
+        if out is None:
+            raise InputError("there is nothing to run")
+        return out[-len(ids) :]
 
     def trim(self, length: int) -> None:
         """Forget all but the first `length` ids. Raises InputError if there are fewer."""
@@ -472,7 +492,7 @@ class Session:
         ids = prompted.ids
         self._engine.check_ids(ids)
         self._engine.check_room(len(ids) + 1)
-        same = _common_prefix(self._ids, ids)
+        same = common_prefix(self._ids, ids)
         differs = same_until(self._placed, prompted.placed)
         self._sequence.trim(min(same, len(ids) - 1, same if differs is None else differs))
         self._ids, self._placed = ids, prompted.placed
@@ -485,11 +505,3 @@ class Session:
     def _read(self, prompt: Prompt) -> Prompted:
         """The session once it has taken a prompt."""
         return read_prompt(prompt, self._ids, self._placed, self._runtime, self._reader)
-
-
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest beginning that both have."""
-    for index, (left, right) in enumerate(zip(first, second, strict=False)):
-        if left != right:
-            return index
-    return min(len(first), len(second))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,6 +14,7 @@ from helpers.media import encoded, picture, sound_file, tone
 from matryo.errors import InputError, PlanError
 from matryo.evaluate import Report, Settings, evaluate, read_task
 from matryo.evaluate.evaluator import Evaluator
+from matryo.evaluate.items import ReferenceItem
 from matryo.evaluate.likelihood import Scorer
 from matryo.evaluate.store import Store
 from matryo.loading import Model
@@ -58,8 +60,6 @@ def test_every_part_has_figures_of_every_size(model: Model, mixed: Path) -> None
 def test_bits_per_byte_of_a_text_that_fits_are_those_of_its_logits(
     model: Model, tmp_path: Path
 ) -> None:
-    import numpy as np
-
     text = "a b the e th " * 3
     (tmp_path / "t.txt").write_text(text)
     report = evaluate(model, read_task(tmp_path / "t.txt"), ["medium"])
@@ -200,3 +200,27 @@ def test_pictures_and_sound_are_evaluated_and_encoded_once(
         answerer = keeping.answerer
         assert isinstance(answerer, answers.Answerer)
         assert (answerer.computed, answerer.resumed) == (3, 3)
+
+
+def test_references_are_predicted_behind_their_prompts(model: Model, mixed: Path) -> None:
+    task = read_task(mixed).only("say")
+    settings = Settings(likelihood=True, resamples=5)
+    keeping = Evaluator(model, settings, keep_bytes=1 << 28)
+    items, _ = keeping.items(task.rows)
+    full = model.plan("large")
+    nats, size = 0.0, 0
+    for item in items:
+        assert isinstance(item, ReferenceItem) and isinstance(item.row.prompt, str)
+        prompt = model.tokenizer.encode(item.row.prompt, bos=True)
+        reference = model.tokenizer.encode("a b")
+        logits = model.logits([*prompt, *reference], full).astype(np.float64)[len(prompt) - 1 : -1]
+        chances = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(reference)), reference]
+        nats, size = nats + chances.sum(), size + 3
+        assert keeping.results(full, [item])[item.key]["tokens"] == [len(reference)]
+    report = evaluate(model, task, ["large"], settings)
+    figures = report.parts[0].figures
+    assert list(figures) == ["reference_bits_per_byte", "likeliest"]
+    found = figures["reference_bits_per_byte"]["large"].value
+    assert found == pytest.approx(nats / size / np.log(2), rel=1e-5)
+    assert keeping.results(full, items) == Evaluator(model, settings).results(full, items)
+    assert keeping.answerer.resumed >= len(items)

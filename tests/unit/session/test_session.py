@@ -341,3 +341,24 @@ def test_bad_sampling_leaves_the_session_alone(session: Session) -> None:
     with pytest.raises(ConfigError):
         session.generate([1, 2], sampling=Sampling(top_p=3.0))
     assert len(session) == 0
+
+
+def test_logits_of_a_continuation_leave_the_session_as_it_is(
+    session: Session, model: TextModel, runtime: Runtime
+) -> None:
+    with pytest.raises(InputError, match="the session is empty"):
+        session.logits([5])
+    session.prefill([3, 4, 5, 6, 7])
+    before, cached = session.ids, session.num_cached
+    found = session.logits([8, 9, 10])
+    assert session.ids == before and session.num_cached == cached
+    other = runtime.engine.new_sequence(session.plan, "f32")
+    whole = runtime.engine.prefill(other, session.plan, [*before, 8, 9], logits="all")
+    assert whole is not None and np.array_equal(found, whole[-3:])
+    assert np.array_equal(session.logits([8]), found[:1])
+    for wrong in ([], [10**6]):
+        with pytest.raises(InputError):
+            session.logits(wrong)
+    with pytest.raises(CapacityError):
+        session.logits([5] * CONTEXT)
+    assert session.ids == before
