@@ -402,17 +402,8 @@ class Session:
         return logits
 
     def _size_event(self, clock: Clock, reason: str) -> Event:
-        now = time.perf_counter()
-        return Event(
-            "size",
-            "",
-            None,
-            clock.generated_tokens,
-            self._plan_name,
-            None,
-            clock.stats(now),
-            reason,
-        )
+        count, stats = clock.generated_tokens, clock.stats(time.perf_counter())
+        return Event("size", "", None, count, self._plan_name, None, stats, reason)
 
     def _reason_to_stop(self, token: int, generated: int, max_tokens: int) -> FinishReason | None:
         if token in self._runtime.eos_ids:
