@@ -92,18 +92,6 @@ struct GatedProduct {
   int64_t quantized_stride;   // groups
 };
 
-// act[t][u] = silu(w[u] · x[t]) for `rows` units, cut as GatedProduct is.
-struct SiluProduct {
-  const uint8_t* panels;
-  int64_t panel_stride;  // bytes
-  int32_t rows, cols;
-  TokenRows x;
-  float* act;                 // f32 activations, or null
-  int64_t act_stride;         // floats
-  QuantizedGroup* quantized;  // quantised activations for a q8/q4 matrix that follows, or null
-  int64_t quantized_stride;   // groups
-};
-
 // Some rows of a matrix in rows layout: row ids[i] starts at data + ids[i] * stride.
 struct RowSet {
   const uint8_t* data;

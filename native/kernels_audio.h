@@ -1,5 +1,5 @@
-// The part of the kernel table that only the sound encoder uses: feed-forward units behind SiLU,
-// banded attention, the light convolution, norms over everything heard so far.
+// The part of the kernel table that only the sound encoder uses: SiLU, banded attention, the light
+// convolution, norms over everything heard so far.
 //
 //   n columns of one row · K taps · Dh head dim
 //
@@ -11,8 +11,6 @@
 #include <stdint.h>
 
 namespace matryo {
-
-struct SiluProduct;  // kernels.h
 
 // One head of one frame: `count` keys, oldest first.
 struct FrameAttention {
@@ -30,8 +28,10 @@ struct FrameAttention {
 };
 
 struct AudioKernels {
-  // act = silu(W · x), indexed by Kind.
-  void (*silu_product[4])(const SiluProduct& call);
+  // x = silu(x).
+  void (*silu_row)(float* x, int64_t n);
+  // Columns [0, depth) of a stored bf16 panel as floats, (depth, 16); depth is even.
+  void (*widen_bf16_panel)(const uint8_t* panel, int64_t depth, float* out);
   void (*attend_frame)(const FrameAttention& call);
   // out = a · sigmoid(b).
   void (*gate_row)(const float* a, const float* b, int64_t n, float* out);
@@ -43,6 +43,8 @@ struct AudioKernels {
   // out = max(0, ((x - mean) · factor) · weight). `out` may be x.
   void (*center_row)(const float* x, int64_t n, float mean, float factor, const float* weight,
                      float* out);
+  // out = a + b. `out` may be either.
+  void (*add_row)(const float* a, const float* b, int64_t n, float* out);
   // out = x held within -limit .. limit. `out` may be x.
   void (*clip_row)(const float* x, int64_t n, float limit, float* out);
 };

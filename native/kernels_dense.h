@@ -25,6 +25,7 @@ constexpr int kMostCode = 150;   // of a pixel; those of weights lie in [-127, 1
 // fit if the positive weights of the four add up to at most this, and the negative ones too.
 constexpr int kMostFour = 218;
 static_assert(kMostCode * kMostFour < 1 << 15);
+constexpr int64_t kScaledHeader = 128;  // bytes before the codes of a ScaledCodes part
 // A 3 x 3 filter as products at 36 points: 4 x 4 outputs from the 6 x 6 pixels they read.
 constexpr int kWinogradSide = 4, kWinogradPixels = kWinogradSide * kWinogradSide;
 constexpr int kWinogradRead = 6, kWinogradPoints = kWinogradRead * kWinogradRead;
@@ -54,6 +55,24 @@ struct DenseCodes {
   int64_t depth;  // a multiple of 8
   bool narrow;    // the filter keeps the bound of kMostFour: sums of four products fit 16 bits
   int32_t* sums;
+  int64_t sums_stride;
+  bool accumulate;
+};
+
+// Codes of one block of columns against stored weights with a scale for each row and block: sums +=
+// (row scale * weight scale) * float(codes product - zero * sum of weight codes), one fma.
+// A stored part of a panel: 16 scales (f32), 16 sums of codes (i32), codes as in DenseCodes; the
+// codes keep the bound of kMostFour.
+struct ScaledCodes {
+  const uint8_t* strips;
+  int32_t pixels;
+  const float *scales, *zeros;  // of each pixel
+  const uint8_t* panels;        // this block's part of the first panel
+  int64_t panel_stride;         // bytes
+  int32_t num_panels;
+  int64_t depth;        // a multiple of 8
+  const uint8_t* next;  // what the caller reads next: on its way while the last panel is worked on
+  float* sums;
   int64_t sums_stride;
   bool accumulate;
 };
@@ -92,8 +111,8 @@ struct DepthwisePixels {
 };
 
 struct DenseKernels {
-  // out[k * 6 + r] = rows[r][k] for k < n, r < count; the places of missing rows hold anything. May
-  // write kStripSlack floats more.
+  // out[k * 6 + r] = rows[r][k] for k < n, r < count; the places of missing rows hold anything.
+  // Writes nothing behind the strip: its neighbour may be another thread's.
   void (*interleave)(const float* const* rows, int32_t count, int64_t n, float* out);
   void (*dense_f32)(const DenseBlock& call);
 
@@ -104,6 +123,7 @@ struct DenseKernels {
   void (*interleave_codes)(const float* const* rows, const float* inverse, const float* zeros,
                            int32_t count, int64_t n, uint8_t* out);
   void (*dense_i8)(const DenseCodes& call);
+  void (*dense_scaled)(const ScaledCodes& call);
 
   // out[point * out_stride + c], 36 points, from channel c < n of 6 x 6 pixels, row by row.
   void (*winograd_input)(const float* const* pixels, int64_t n, float* out, int64_t out_stride);

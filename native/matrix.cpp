@@ -69,23 +69,7 @@ void run_chunk(const GatedJob& job, const TokenRows& x, int64_t first_panel, int
   kernels().gated_product[job.gate.kind](call);
 }
 
-void run_chunk(const SiluJob& job, const TokenRows& x, int64_t first_panel, int64_t last_panel) {
-  const int64_t first = first_panel * kPanel;
-  const int64_t last = std::min(last_panel * kPanel, job.rows);
-  const SiluProduct call = {job.w.data + first_panel * job.w.stride,
-                            job.w.stride,
-                            static_cast<int32_t>(last - first),
-                            static_cast<int32_t>(job.cols),
-                            x,
-                            job.act == nullptr ? nullptr : job.act + first,
-                            job.act_stride,
-                            job.quantized == nullptr ? nullptr : job.quantized + first / kGroup,
-                            job.quantized_stride};
-  kernels().silu_product[job.w.kind](call);
-}
-
 const MatrixView& weights_of(const ProductJob& job) { return job.w; }
-const MatrixView& weights_of(const SiluJob& job) { return job.w; }
 const MatrixView& weights_of(const GatedJob& job) { return job.gate; }
 
 // Chunks of all jobs are numbered one after the other; `next` hands the numbers out in order, so a
@@ -159,10 +143,6 @@ void product_phase(Worker& worker, const TokenRows& x, const ProductJob* jobs, i
 
 void gated_phase(Worker& worker, const TokenRows& x, const GatedJob* jobs, int count, int slot) {
   run_jobs(worker, x, jobs, count, slot);
-}
-
-void silu_phase(Worker& worker, const TokenRows& x, const SiluJob& job, int slot) {
-  run_jobs(worker, x, &job, 1, slot);
 }
 
 void quantize_phase(Worker& worker, const float* x, int64_t stride, int64_t tokens, int64_t cols,

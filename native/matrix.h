@@ -41,23 +41,12 @@ struct GatedJob {
   int64_t quantized_stride;
 };
 
-// Feed-forward units of one phase, see SiluProduct. Units [0, rows) of w.
-struct SiluJob {
-  MatrixView w;
-  int64_t rows, cols;
-  float* act;  // (T, rows) or null
-  int64_t act_stride;
-  QuantizedGroup* quantized;  // (T, ceil(rows / 32)) or null
-  int64_t quantized_stride;
-};
-
 // Phase: several products over the same rows, work handed out in chunks of panels over all of them.
 // No barrier inside: call worker.barrier() before `out` is read. Uses the chunk counter `slot`.
 // Same bits for any team.
 void product_phase(Worker& worker, const TokenRows& x, const ProductJob* jobs, int count,
                    int slot = 0);
 void gated_phase(Worker& worker, const TokenRows& x, const GatedJob* jobs, int count, int slot = 0);
-void silu_phase(Worker& worker, const TokenRows& x, const SiluJob& job, int slot = 0);
 
 // Phase: quantises x (T, cols), token t at x + t * stride, into out (T, groups_of(cols)). Static
 // shares, no barrier.

@@ -1,4 +1,4 @@
-// Feed-forward and norms of the sound encoder.
+// Products of the sound encoder with the norms around them, light convolution and the stem's norm.
 #include "blocks/audio.h"
 
 #include <algorithm>
@@ -6,102 +6,154 @@
 
 #include "blocks/norms.h"
 #include "dispatch.h"
-#include "matrix.h"
 #include "pool.h"
 #include "scratch.h"
 
 namespace matryo {
 namespace {
 
-constexpr int64_t kMostFrames = 512;  // bounds the scratch of a long call
+constexpr int64_t kMostFrames = 768;  // bounds the scratch of a long call
 
-// Rows of one block of frames, and what lies between the two products.
-struct FeedForwardRows {
-  FeedForwardRows(Scratch& scratch, const AudioFeedForward& call, int64_t most)
-      : width(call.down.rows),
-        units(call.up.rows),
-        normed(scratch.take<float>(most * width)),
-        codes(scratch.take<QuantizedGroup>(most * groups_of(width))),
-        act(is_quantized(call.down.kind) ? nullptr : scratch.take<float>(most * units)),
-        act_codes(is_quantized(call.down.kind) ? scratch.take<QuantizedGroup>(most * act_groups())
-                                               : nullptr),
-        total(scratch.take<float>(most * total_stride())) {}
-
-  static size_t bytes(const AudioFeedForward& call, int64_t most) {
-    const int64_t width = call.down.rows, units = call.up.rows;
-    return Scratch::bytes<float>(most * width) +
-           Scratch::bytes<QuantizedGroup>(most * groups_of(width)) +
-           (is_quantized(call.down.kind) ? Scratch::bytes<QuantizedGroup>(most * groups_of(units))
-                                         : Scratch::bytes<float>(most * units)) +
-           Scratch::bytes<float>(most * (width + kRowPadding));
-  }
-
-  int64_t act_groups() const { return groups_of(units); }
-  int64_t total_stride() const { return width + kRowPadding; }
-
-  int64_t width, units;
-  float* normed;
-  QuantizedGroup* codes;
-  float* act;
-  QuantizedGroup* act_codes;
-  float* total;
-};
-
-void norm_phase(const Worker& worker, const AudioFeedForward& call, const FeedForwardRows& rows,
-                const float* x, int64_t frames) {
-  const auto [first, last] = worker.slice(frames);
-  for (int64_t t = first; t < last; ++t) {
-    float* row = rows.normed + t * rows.width;
-    kernels().clip_row(x + t * rows.width, rows.width, call.clip, row);
-    rms_norm_row(row, rows.width, call.pre_norm, call.eps, row);
-    if (is_quantized(call.up.kind)) {
-      kernels().quantize_row(row, rows.width, rows.codes + t * groups_of(rows.width));
-    }
+// body(first frame, frames) for pieces of equal size.
+template <class Body>
+void for_pieces(int64_t frames, const Body& body) {
+  const int64_t pieces = (frames + kMostFrames - 1) / kMostFrames;
+  for (int64_t i = 0; i < pieces; ++i) {
+    const int64_t first = frames * i / pieces;
+    body(first, frames * (i + 1) / pieces - first);
   }
 }
 
-void add_phase(const Worker& worker, const AudioFeedForward& call, const FeedForwardRows& rows,
-               const float* x, int64_t frames, float* out) {
-  const auto [first, last] = worker.slice(frames);
-  for (int64_t t = first; t < last; ++t) {
-    float* row = rows.total + t * rows.total_stride();
-    kernels().clip_row(row, rows.width, call.clip, row);
-    const float factor = rms_factor(row, rows.width, call.eps) * call.gain;
-    kernels().add_norm_row(row, rows.width, factor, call.post_norm, x + t * rows.width, 1.0f,
-                           out + t * rows.width);
-  }
+int64_t most_frames(int64_t frames) { return std::min(frames, kMostFrames); }
+
+void clipped_norm_row(const float* x, int64_t width, const float* norm, float clip, float eps,
+                      float* out) {
+  kernels().clip_row(x, width, clip, out);
+  rms_norm_row(out, width, norm, eps, out);
 }
 
-void run_frames(const AudioFeedForward& call, const FeedForwardRows& rows, const float* x,
-                int64_t frames, float* out) {
-  const auto count = static_cast<int32_t>(frames);
-  const TokenRows inputs = {rows.normed, rows.width, rows.codes, groups_of(rows.width), count};
-  const TokenRows hidden = {rows.act, rows.units, rows.act_codes, rows.act_groups(), count};
-  const SiluJob up = {call.up,    rows.units,     rows.width,       rows.act,
-                      rows.units, rows.act_codes, rows.act_groups()};
-  const ProductJob down = {call.down, rows.total, rows.total_stride(), rows.width, rows.units};
-  pool().run([&](Worker& worker) {
-    norm_phase(worker, call, rows, x, frames);
-    worker.barrier();
-    silu_phase(worker, inputs, up);
-    worker.barrier();
-    product_phase(worker, hidden, &down, 1);
-    worker.barrier();
-    add_phase(worker, call, rows, x, frames, out);
-  });
+// out = residual + gain · rms(clipped(x)); x is overwritten.
+void add_clipped_row(float* x, int64_t width, const float* norm, float clip, float eps, float gain,
+                     const float* residual, float* out) {
+  kernels().clip_row(x, width, clip, x);
+  kernels().add_norm_row(x, width, rms_factor(x, width, eps) * gain, norm, residual, 1.0f, out);
+}
+
+void copy_tile(const Tile& tile, float* out, int64_t stride) {
+  for (int64_t t = 0; t < tile.count; ++t) {
+    std::copy_n(tile.room.sums + t * TileRoom::kStride, tile.columns,
+                out + (tile.first + t) * stride + tile.column);
+  }
 }
 
 }  // namespace
 
 void audio_feed_forward(const AudioFeedForward& call, const float* x, int64_t frames, float* out) {
   if (frames == 0) return;
-  const int64_t most = std::min(frames, kMostFrames);
-  Scratch scratch(FeedForwardRows::bytes(call, most));
-  const FeedForwardRows rows(scratch, call, most);
-  for (int64_t first = 0; first < frames; first += most) {
-    const int64_t offset = first * rows.width;
-    run_frames(call, rows, x + offset, std::min(most, frames - first), out + offset);
-  }
+  const int64_t width = call.down.rows, units = call.up.rows, most = most_frames(frames);
+  const int64_t stride = width + kRowPadding;
+  const int threads = pool().threads();
+  Scratch scratch(PackedRows::bytes(most, width, call.up.codes()) +
+                  PackedRows::bytes(most, units, call.down.codes()) +
+                  Scratch::bytes<float>(most * stride) + TileRooms::bytes(width, threads));
+  const PackedRows normed(scratch, most, width, call.up.codes());
+  const PackedRows hidden(scratch, most, units, call.down.codes());
+  float* total = scratch.take<float>(most * stride);
+  const TileRooms rooms(scratch, width, threads);
+  for_pieces(frames, [&](int64_t start, int64_t count) {
+    const float* from = x + start * width;
+    float* to = out + start * width;
+    pool().run([&](Worker& worker) {
+      pack_phase(worker, rooms, normed, count, width, [&](int64_t t, float* row) {
+        clipped_norm_row(from + t * width, width, call.pre_norm, call.clip, call.eps, row);
+      });
+      worker.barrier();
+      // A chunk of units is a block of what the second product reads.
+      multiply_phase(worker, rooms, &call.up, 1, normed, count, kChunkPanels,
+                     [&](int64_t, const Tile& tile) {
+                       for (int64_t t = 0; t < tile.count; ++t) {
+                         kernels().silu_row(tile.room.sums + t * TileRoom::kStride, tile.columns);
+                       }
+                       hidden.pack(tile.first, tile.count, tile.column / kBlockColumns,
+                                   tile.room.sums, TileRoom::kStride);
+                     });
+      worker.barrier();
+      multiply_phase(worker, rooms, &call.down, 1, hidden, count, chunk_panels(count),
+                     [&](int64_t, const Tile& tile) { copy_tile(tile, total, stride); });
+      worker.barrier();
+      const auto [first, last] = worker.slice(count);
+      for (int64_t t = first; t < last; ++t) {
+        float* row = to + t * width;
+        add_clipped_row(total + t * stride, width, call.post_norm, call.clip, call.eps, call.gain,
+                        from + t * width, row);
+        if (call.end_norm == nullptr) continue;
+        clipped_norm_row(row, width, call.end_norm, call.clip, call.eps, row);
+      }
+    });
+  });
+}
+
+void audio_project(const AudioProjection& call, const float* x, int64_t frames,
+                   float* const* outs) {
+  if (frames == 0 || call.count == 0) return;
+  const int64_t depth = call.ws[0].cols, most = most_frames(frames);
+  const bool codes = call.ws[0].codes();
+  const int threads = pool().threads();
+  Scratch scratch(PackedRows::bytes(most, depth, codes) + TileRooms::bytes(depth, threads));
+  const PackedRows packed(scratch, most, depth, codes);
+  const TileRooms rooms(scratch, depth, threads);
+  for_pieces(frames, [&](int64_t start, int64_t count) {
+    const float* from = x + start * depth;
+    pool().run([&](Worker& worker) {
+      pack_phase(worker, rooms, packed, count, depth, [&](int64_t t, float* row) {
+        if (call.norm == nullptr) {
+          std::copy_n(from + t * depth, depth, row);
+        } else {
+          clipped_norm_row(from + t * depth, depth, call.norm, call.clip, call.eps, row);
+        }
+      });
+      worker.barrier();
+      multiply_phase(worker, rooms, call.ws, call.count, packed, count, chunk_panels(count),
+                     [&](int64_t i, const Tile& tile) {
+                       copy_tile(tile, outs[i] + start * call.ws[i].rows, call.ws[i].rows);
+                     });
+    });
+  });
+}
+
+void audio_add(const AudioAddition& call, const float* x, const float* residual, int64_t frames,
+               float* out) {
+  if (frames == 0) return;
+  const int64_t depth = call.w.cols, width = call.w.rows, most = most_frames(frames);
+  const int64_t stride = width + kRowPadding;
+  const int threads = pool().threads();
+  Scratch scratch(PackedRows::bytes(most, depth, call.w.codes()) +
+                  Scratch::bytes<float>(most * stride) + TileRooms::bytes(depth, threads));
+  const PackedRows packed(scratch, most, depth, call.w.codes());
+  float* total = scratch.take<float>(most * stride);
+  const TileRooms rooms(scratch, depth, threads);
+  for_pieces(frames, [&](int64_t start, int64_t count) {
+    const float *from = x + start * depth, *added = residual + start * width;
+    float* to = out + start * width;
+    pool().run([&](Worker& worker) {
+      pack_phase(worker, rooms, packed, count, depth,
+                 [&](int64_t t, float* row) { std::copy_n(from + t * depth, depth, row); });
+      worker.barrier();
+      multiply_phase(worker, rooms, &call.w, 1, packed, count, chunk_panels(count),
+                     [&](int64_t, const Tile& tile) { copy_tile(tile, total, stride); });
+      worker.barrier();
+      const auto [first, last] = worker.slice(count);
+      for (int64_t t = first; t < last; ++t) {
+        float* row = total + t * stride;
+        if (call.norm == nullptr) {
+          kernels().add_row(row, added + t * width, width, to + t * width);
+        } else {
+          add_clipped_row(row, width, call.norm, call.clip, call.eps, 1.0f, added + t * width,
+                          to + t * width);
+        }
+      }
+    });
+  });
 }
 
 void audio_light_conv(const LightConvolution& call, float* out) {

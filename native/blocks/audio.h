@@ -6,18 +6,48 @@
 
 #include <cstdint>
 
+#include "blocks/dense_rows.h"
 #include "kernels.h"
 
 namespace matryo {
 
 struct AudioFeedForward {
-  MatrixView up, down;                // (F, d), (d, F), panels
+  DenseView up, down;                 // (F, d), (d, F)
   const float *pre_norm, *post_norm;  // (d)
+  const float* end_norm;              // (d) or null
   float gain, clip, eps;
 };
 
-// out (T, d) = x + gain · rms(clipped(down · silu(up · rms(clipped(x))))). Not in place.
+// out (T, d) = x + gain · rms(clipped(down · silu(up · rms(clipped(x))))), and rms(clipped(out)) of
+// that if there is an end norm. Not in place.
 void audio_feed_forward(const AudioFeedForward& call, const float* x, int64_t frames, float* out);
+
+// outs[i] (T, ws[i].rows) = rms(clipped(x); norm) · ws[i]ᵀ; x itself if norm is null. All of one
+// kind, of one input width.
+struct AudioProjection {
+  const DenseView* ws;
+  int64_t count;
+  const float* norm;
+  float clip, eps;
+};
+
+void audio_project(const AudioProjection& call, const float* x, int64_t frames, float* const* outs);
+
+// out (T, d) = residual + rms(clipped(x · wᵀ); norm), without clipping and norm if it is null.
+// `out` may be the residual.
+struct AudioAddition {
+  DenseView w;
+  const float* norm;
+  float clip, eps;
+};
+
+void audio_add(const AudioAddition& call, const float* x, const float* residual, int64_t frames,
+               float* out);
+
+// A 3 x 3 filter (C, 9 C_in) of f32, columns ordered time, frequency, channel, with strides of two:
+// out (count, ceil(F / 2), C) from rows (2 count + 1, F, C_in), a zero on both sides of F.
+void audio_stem_conv(const DenseView& filter, const float* rows, int64_t count, int64_t bins,
+                     int64_t channels, float* out);
 
 struct BandedAttention {
   const float *q, *k, *v;  // (T, H · Dh), (P + T, H · Dh) twice

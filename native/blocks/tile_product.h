@@ -101,19 +101,27 @@ void float_product(const PanelsView& w, const Rows& rows, int64_t pixels, const 
   }
 }
 
-// Scale and zero of each pixel: value = scale * (code - zero), codes 0..kMostCode over the range of
-// a row.
+// value = scale * (code - zero), codes 0..kMostCode over the range of a row.
+struct RowCodes {
+  explicit RowCodes(const float (&range)[2]) {
+    float width = range[1] - range[0];
+    if (width < kSmallestRange) width = 0.0f;
+    inverse = width > 0.0f ? kMostCode / width : 0.0f;
+    scale = width / kMostCode;
+    zero = std::nearbyint(-range[0] * inverse);
+  }
+  float inverse, scale, zero;
+};
+
 template <class Rows>
 void measure_rows(const Rows& rows, int64_t pixels, const ProductRoom& room) {
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
     float range[2];
     rows.value_range(pixel, range);
-    float width = range[1] - range[0];
-    if (width < kSmallestRange) width = 0.0f;
-    const float inverse = width > 0.0f ? kMostCode / width : 0.0f;
-    room.inverse[pixel] = inverse;
-    room.scales[pixel] = width / kMostCode;
-    room.zeros[pixel] = std::nearbyint(-range[0] * inverse);
+    const RowCodes codes(range);
+    room.inverse[pixel] = codes.inverse;
+    room.scales[pixel] = codes.scale;
+    room.zeros[pixel] = codes.zero;
   }
 }
 

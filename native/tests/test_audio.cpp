@@ -1,7 +1,6 @@
 // The sound encoder's entries: the bits of the scalar table, which the Python tests compare with
 // the numpy twins.
 #include "check.h"
-#include "matrix.h"
 
 namespace matryo {
 namespace {
@@ -32,6 +31,17 @@ void test_rows(int64_t n) {
       return out;
     });
   }
+  expect_as_scalar("add_row", [&](const Kernels& table) {
+    std::vector<float> out = guarded(n);
+    table.add_row(x.data(), other.data(), n, out.data());
+    return out;
+  });
+  expect_as_scalar("silu_row", [&](const Kernels& table) {
+    std::vector<float> out(x.begin(), x.begin() + n);
+    out.push_back(kGuard);
+    table.silu_row(out.data(), n);
+    return out;
+  });
   expect_as_scalar("norm_silu_row", [&](const Kernels& table) {
     std::vector<float> out = guarded(n);
     table.norm_silu_row(x.data(), n, 0.7f, other.data(), out.data());
@@ -63,46 +73,15 @@ void test_frame(int32_t head_dim, int32_t count) {
   }
 }
 
-// 40 units over 70 columns of a matrix of some kind; the bytes of its scales are small bf16 values.
-void test_silu_product(Kind kind, int32_t tokens) {
-  constexpr int32_t kUnits = 40, kColumns = 70, kGroups = 3, kUnitGroups = 2;
-  const int64_t stride = kind == kF32 ? 6144 : kind == kBf16 ? 3072 : kind == kQ8 ? 1632 : 864;
-  std::vector<uint8_t> panels(static_cast<size_t>(3 * stride));
-  for (uint8_t& byte : panels) byte = static_cast<uint8_t>(128.0 * (1.0 + uniform()));
-  for (size_t i = 0; i + 4 <= panels.size() && kind == kF32; i += 4) {
-    const float value = static_cast<float>(uniform());
-    std::memcpy(&panels[i], &value, 4);
+void test_widened(int64_t depth) {
+  std::vector<uint8_t> panel(static_cast<size_t>(depth * kPanel * 2));
+  for (size_t i = 0; i < panel.size(); i += 2) {
+    panel[i] = static_cast<uint8_t>(i % 251);
+    panel[i + 1] = static_cast<uint8_t>(0x30 + i % 17);
   }
-  const auto set_bf16 = [&](size_t i) {
-    panels[i] = 0;
-    panels[i + 1] = 0x3d;  // 1/32
-  };
-  for (size_t i = 0; i + 2 <= panels.size() && kind == kBf16; i += 2) set_bf16(i);
-  const size_t step = kind == kQ8 ? 544 : 288;
-  for (size_t s = 0; s < panels.size() / step && is_quantized(kind); ++s) {
-    for (size_t i = step - 32; i < step; i += 2) set_bf16(s * step + i);
-    // -128 is no q8 code
-    for (size_t i = 0; i < step - 32 && kind == kQ8; ++i) panels[s * step + i] &= 0x7f;
-  }
-  const std::vector<float> x = random_floats(tokens * kGroups * kGroup);
-  std::vector<QuantizedGroup> codes(static_cast<size_t>(tokens * kGroups));
-  for (int32_t t = 0; t < tokens; ++t) {
-    kernels().quantize_row(&x[static_cast<size_t>(t * kGroups * kGroup)], kColumns,
-                           &codes[static_cast<size_t>(t * kGroups)]);
-  }
-  expect_as_scalar("silu_product", [&](const Kernels& table) {
-    std::vector<float> out = guarded(tokens * kUnits);
-    std::vector<QuantizedGroup> quantized(static_cast<size_t>(tokens * kUnitGroups));
-    table.silu_product[kind]({panels.data(),
-                              stride,
-                              kUnits,
-                              kColumns,
-                              {x.data(), kGroups * kGroup, codes.data(), kGroups, tokens},
-                              out.data(),
-                              kUnits,
-                              quantized.data(),
-                              kUnitGroups});
-    append_bytes(out, quantized.data(), quantized.size() * sizeof(QuantizedGroup));
+  expect_as_scalar("widen_bf16_panel", [&](const Kernels& table) {
+    std::vector<float> out = guarded(depth * kPanel);
+    table.widen_bf16_panel(panel.data(), depth, out.data());
     return out;
   });
 }
@@ -110,15 +89,13 @@ void test_silu_product(Kind kind, int32_t tokens) {
 }  // namespace
 
 void test_audio_kernels() {
-  static_assert(sizeof(AudioKernels) == 10 * sizeof(void*),
+  static_assert(sizeof(AudioKernels) == 9 * sizeof(void*),
                 "the table grew: test the new entry here");
   for (const int64_t n : kSizes) test_rows(n);
   for (const int32_t head_dim : {1, 16, 37, 192}) {
     for (const int32_t count : {1, 5, 13, 17}) test_frame(head_dim, count);
   }
-  for (const Kind kind : {kF32, kBf16, kQ8, kQ4}) {
-    for (const int32_t tokens : {1, 5, 66}) test_silu_product(kind, tokens);
-  }
+  for (const int64_t depth : {2, 30, 256}) test_widened(depth);
 }
 
 }  // namespace matryo

@@ -1,4 +1,6 @@
 // Convolutions of pictures: products, codes and rows have the bits of the scalar table.
+#include <cstring>
+
 #include "check.h"
 
 namespace matryo {
@@ -63,6 +65,36 @@ void test_codes(int32_t pixels, int32_t num_panels, int64_t values, bool narrow)
   });
 }
 
+// Rows of a block against stored parts of panels.
+void test_scaled(int32_t pixels, int32_t num_panels, int64_t depth) {
+  const int64_t part = kScaledHeader + depth * kPanel, stride = num_panels * kPanel + 3;
+  const std::vector<float> scales = random_floats(pixels + num_panels * kPanel);
+  std::vector<float> zeros(static_cast<size_t>(pixels));
+  for (size_t i = 0; i < zeros.size(); ++i) zeros[i] = static_cast<float>(i * 19 % 128);
+  std::vector<uint8_t> strips(static_cast<size_t>((pixels + 3) / 4 * 4 * depth));
+  for (size_t i = 0; i < strips.size(); ++i) strips[i] = static_cast<uint8_t>(i * 37 % 128);
+  std::vector<uint8_t> panels(static_cast<size_t>(num_panels * part));
+  for (int32_t p = 0; p < num_panels; ++p) {
+    uint8_t* at = panels.data() + p * part;
+    std::memcpy(at, scales.data() + pixels + p * kPanel, kPanel * sizeof(float));
+    int32_t sums[kPanel] = {};
+    for (int64_t i = 0; i < depth * kPanel; ++i) {
+      const auto code = static_cast<int8_t>(uniform() * 64.5);
+      at[kScaledHeader + i] = static_cast<uint8_t>(code);
+      sums[i / 4 % kPanel] += code;
+    }
+    std::memcpy(at + kPanel * 4, sums, sizeof(sums));
+  }
+  for (const bool accumulate : {false, true}) {
+    expect_as_scalar("dense_scaled", [&](const Kernels& table) {
+      std::vector<float> sums(static_cast<size_t>(pixels * stride), 0.5f);
+      table.dense_scaled({strips.data(), pixels, scales.data(), zeros.data(), panels.data(), part,
+                          num_panels, depth, panels.data(), sums.data(), stride, accumulate});
+      return sums;
+    });
+  }
+}
+
 void test_finish(int64_t n) {
   const std::vector<float> sums = random_floats(n), vectors = random_floats(4 * n);
   for (int steps = 0; steps < 32; ++steps) {
@@ -117,11 +149,12 @@ void test_winograd(int64_t n) {
 }  // namespace
 
 void test_dense_kernels() {
-  static_assert(sizeof(DenseKernels) == 10 * sizeof(void*),
+  static_assert(sizeof(DenseKernels) == 11 * sizeof(void*),
                 "the table grew: test the new entry here");
   for (const int32_t pixels : {1, 5, 6, 7, 13, 24}) {
     for (const int64_t depth : {1, 7, 32, 75}) {
       test_block(pixels, 1 + pixels % 6, depth);
+      test_scaled(pixels, 1 + pixels % 6, (depth + 7) / 8 * 8);
       for (const bool narrow : {false, true}) test_codes(pixels, 1 + pixels % 6, depth, narrow);
     }
   }

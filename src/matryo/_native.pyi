@@ -167,17 +167,42 @@ def inverted_bottleneck(
     coarse: F32 | None = None,
 ) -> None: ...
 def attend_pixels(q: F32, k: F32, v: F32, heads: int, scale: float, out: F32) -> None: ...
+
+class DenseMatrix:
+    def __init__(self, kind: str, rows: int, cols: int, data: npt.NDArray[Any]) -> None: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def cols(self) -> int: ...
+    @property
+    def data(self) -> npt.NDArray[Any]: ...
+
 def audio_feed_forward(
-    up: Matrix,
-    down: Matrix,
+    up: DenseMatrix,
+    down: DenseMatrix,
     pre_norm: F32,
     post_norm: F32,
+    end_norm: F32 | None,
     gain: float,
     clip: float,
     eps: float,
     x: F32,
     out: F32,
 ) -> None: ...
+def audio_project(
+    ws: Sequence[DenseMatrix],
+    norm: F32 | None,
+    clip: float,
+    eps: float,
+    x: F32,
+    outs: Sequence[F32],
+) -> None: ...
+def audio_add(
+    w: DenseMatrix, norm: F32 | None, clip: float, eps: float, x: F32, residual: F32, out: F32
+) -> None: ...
+def audio_stem_conv(filter: DenseMatrix, rows: F32, out: F32) -> None: ...
 def audio_attend(
     q: F32, k: F32, v: F32, valid: U8, position: F32, scale: F32, cap: float, out: F32
 ) -> None: ...

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matryo.errors import ConfigError
+from matryo.kernels.reference_dense import pack_i8, panel_bytes
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
@@ -63,6 +64,8 @@ def stored_as(kind: str, layout: str, rows: int, cols: int) -> tuple[str, tuple[
             return "U8", (pieces, groups, 544)
         case "q4", "panel":
             return "U8", (pieces, groups, 288)
+        case "i8", "panel":
+            return "U8", (pieces, panel_bytes(cols))
         case "f32", "rows":
             return "F32", (pieces, groups * GROUP)
         case "bf16", "rows":
@@ -87,6 +90,8 @@ def pack(kind: str, layout: str, dense: F32) -> Array:
     """
     from matryo import kernels
 
+    if kind == "i8":
+        return pack_i8(dense)
     out = empty(kind, layout, *dense.shape)
     kernels.pack(kind, layout, np.ascontiguousarray(dense), out)
     return out

@@ -83,7 +83,7 @@ def build_weights(
     `TextWeights`.
     Raises CheckpointError naming the tensor that is missing or has the wrong dtype or shape.
     """
-    reader = TensorReader(tensors, make_matrix)
+    reader = MatrixReader(tensors, make_matrix)
     width = config.hidden_size
     others = range(NUM_STREAMS - 1)
     return TextWeights(
@@ -102,9 +102,8 @@ def build_weights(
 class TensorReader:
     """Looks tensors up by name and checks them."""
 
-    def __init__(self, tensors: Mapping[str, Array], make_matrix: MakeMatrix) -> None:
+    def __init__(self, tensors: Mapping[str, Array]) -> None:
         self._tensors = tensors
-        self._make_matrix = make_matrix
 
     def has(self, name: str) -> bool:
         return name in self._tensors
@@ -123,9 +122,17 @@ class TensorReader:
             )
         return array
 
+
+class MatrixReader(TensorReader):
+    """Makes matrices of stored ones. `make_matrix` is `kernels.Matrix`."""
+
+    def __init__(self, tensors: Mapping[str, Array], make_matrix: MakeMatrix) -> None:
+        super().__init__(tensors)
+        self._make_matrix = make_matrix
+
     def panel(self, name: str, rows: int, cols: int) -> Matrix:
         array = self.array(name)
-        kind = _panel_kind(array, rows, cols)
+        kind = panel_kind(array, rows, cols)
         if kind is None:
             raise CheckpointError(_misshapen(name, "panel", rows, cols, array))
         return self._make_matrix(kind, "panel", rows, cols, array)
@@ -138,7 +145,7 @@ class TensorReader:
         return self._make_matrix(kind, "rows", rows, cols, array)
 
 
-def _panel_kind(array: Array, rows: int, cols: int) -> str | None:
+def panel_kind(array: Array, rows: int, cols: int) -> str | None:
     """The kind whose panel layout of (rows, cols) this array has."""
     panels, groups = -(-rows // PANEL), -(-cols // GROUP)
     shapes: dict[tuple[str, tuple[int, ...]], str] = {
@@ -171,7 +178,7 @@ def _misshapen(name: str, layout: str, rows: int, cols: int, array: Array) -> st
 
 
 def _ple_tables(
-    reader: TensorReader, config: TextConfig, shells: Sequence[Plan]
+    reader: MatrixReader, config: TextConfig, shells: Sequence[Plan]
 ) -> tuple[PleTable, ...]:
     tables, seen = [], frozenset[int]()
     for number, shell in enumerate(shells):
@@ -183,7 +190,7 @@ def _ple_tables(
     return tuple(tables)
 
 
-def _multimodal(reader: TensorReader, config: TextConfig) -> F32 | None:
+def _multimodal(reader: MatrixReader, config: TextConfig) -> F32 | None:
     if not reader.has("multimodal"):
         return None
     return reader.vector(
@@ -192,7 +199,7 @@ def _multimodal(reader: TensorReader, config: TextConfig) -> F32 | None:
 
 
 def _layers(
-    reader: TensorReader, config: TextConfig, shells: Sequence[Plan]
+    reader: MatrixReader, config: TextConfig, shells: Sequence[Plan]
 ) -> tuple[Layer | None, ...]:
     here = {layer for shell in shells for layer in shell.layers}
     return tuple(
@@ -200,7 +207,7 @@ def _layers(
     )
 
 
-def _layer(reader: TensorReader, config: TextConfig, number: int, shells: Sequence[Plan]) -> Layer:
+def _layer(reader: MatrixReader, config: TextConfig, number: int, shells: Sequence[Plan]) -> Layer:
     prefix = f"layers.{number}."
     owner = number < config.num_owners
     vectors = {
@@ -245,7 +252,7 @@ def _matrix_sizes(config: TextConfig) -> dict[str, tuple[int, int]]:
 
 
 def _segments(
-    reader: TensorReader, config: TextConfig, number: int, shells: Sequence[Plan]
+    reader: MatrixReader, config: TextConfig, number: int, shells: Sequence[Plan]
 ) -> tuple[Segment, ...]:
     """One segment for every step in width from shell to shell."""
     segments, width, done = [], config.hidden_size, 0

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from matryo import kernels
 from matryo.checkpoint.audio_pack import audio_shapes, audio_tensors
 from matryo.checkpoint.pack import pack_in_memory
 from matryo.kernels import audio as native
@@ -111,7 +110,7 @@ def audio_encoder(
 ) -> AudioEncoder:
     """The encoder over native kernels, or over `reference_audio`."""
     packed = packed_audio(config, random_audio_state(config) if tensors is None else tensors, kind)
-    return AudioEncoder(config, build_audio_weights(config, packed, kernels.Matrix), ops)
+    return AudioEncoder(config, build_audio_weights(config, packed, ops.DenseMatrix), ops)
 
 
 def reference_ops() -> ModuleType:

@@ -3,8 +3,9 @@
 In: a source of tensors under their names below `audio_tower.`, the encoder's config, the weights
 kind of the packed checkpoint. Out: the `PackedTensor`s of docs/sound.md. What does not depend on
 the sound is computed here once: the projected position signal, the scale of queries. Filters of the
-stem, taps and norms stay float32; the large matrices take the kind, but 8 bits where the language
-model has 4: of features that went through 12 blocks of 4 bits a third is noise (docs/sound.md).
+stem, taps and norms stay float32; the large matrices take the kind, but i8 (`reference_dense`)
+where the language model has 8 or 4 bits: of features that went through 12 blocks of 4 bits a third
+is noise (docs/sound.md).
 Source: transformers `modeling_gemma3n.py` (names, the position signal).
 """
 
@@ -55,7 +56,7 @@ _QUERY_SCALE = "attention.attn.per_dim_scale"
 _POSITION = "attention.attn.relative_position_embedding.pos_proj.weight"
 _DEPTHWISE = "lconv1d.depthwise_conv1d.weight"
 _STEM = "subsample_conv_projection."
-MATRIX_KINDS: Mapping[str, str] = {"f32": "f32", "bf16": "bf16", "q8": "q8", "q4": "q8"}
+MATRIX_KINDS: Mapping[str, str] = {"f32": "f32", "bf16": "bf16", "q8": "i8", "q4": "i8"}
 
 
 class AudioSource(Protocol):

@@ -9,17 +9,18 @@ of frames of a call or of threads.
 from __future__ import annotations
 
 from matryo._native import (
+    DenseMatrix,
+    audio_add,
     audio_attend,
     audio_feed_forward,
     audio_group_norm,
     audio_light_conv,
-    matmul,
-    matmul_group,
-    rms_norm,
+    audio_project,
+    audio_stem_conv,
 )
 from matryo.kernels import compiled  # noqa: F401  # says what to do if it is missing
 
 __all__ = [
-    "audio_attend", "audio_feed_forward", "audio_group_norm", "audio_light_conv", "matmul",
-    "matmul_group", "rms_norm",
+    "DenseMatrix", "audio_add", "audio_attend", "audio_feed_forward", "audio_group_norm",
+    "audio_light_conv", "audio_project", "audio_stem_conv",
 ]  # fmt: skip

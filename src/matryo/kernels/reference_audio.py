@@ -11,15 +11,17 @@ Source: docs/sound.md; transformers `modeling_gemma3n.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from matryo.kernels.layer import Matrix
-from matryo.kernels.reference import matmul, matmul_group, rms_norm
+from matryo.kernels.reference import rms_norm
+from matryo.kernels.reference_dense import AnyDenseMatrix, DenseMatrix, dense_product
 
 __all__ = [
-    "audio_attend", "audio_feed_forward", "audio_group_norm", "audio_light_conv", "matmul",
-    "matmul_group", "rms_norm",
+    "DenseMatrix", "audio_add", "audio_attend", "audio_feed_forward", "audio_group_norm",
+    "audio_light_conv", "audio_project", "audio_stem_conv",
 ]  # fmt: skip
 
 F32 = npt.NDArray[np.float32]
@@ -44,10 +46,11 @@ def audio_group_norm(x: F32, weight: F32, sums: F64, eps: float, out: F32) -> No
 
 
 def audio_feed_forward(
-    up: Matrix,
-    down: Matrix,
+    up: AnyDenseMatrix,
+    down: AnyDenseMatrix,
     pre_norm: F32,
     post_norm: F32,
+    end_norm: F32 | None,
     gain: float,
     clip: float,
     eps: float,
@@ -56,15 +59,60 @@ def audio_feed_forward(
 ) -> None:
     """out (T, d) = x + gain · rms(clipped(down · silu(up · rms(clipped(x))))).
 
-    up (F, d), down (d, F) panel · pre_norm, post_norm (d) · clipped: to -clip .. clip
+    Then rms(clipped(out); end_norm) of that if there is an end norm.
+    up (F, d), down (d, F) · norms (d) · clipped: to -clip .. clip
     """
-    normed, hidden = np.empty_like(x), np.empty((len(x), up.rows), np.float32)
-    rms_norm(np.clip(x, -clip, clip), pre_norm, eps, normed)
-    matmul(up, normed, hidden)
-    total = np.empty_like(x)
-    matmul(down, _silu(hidden.astype(np.float64)).astype(np.float32), total)
-    rms_norm(np.clip(total, -clip, clip), post_norm, eps, total)
-    out[...] = x + gain * total.astype(np.float64)
+    hidden = dense_product(up, _clipped_norm(x, pre_norm, clip, eps)).astype(np.float32)
+    total = dense_product(down, _silu(hidden.astype(np.float64)).astype(np.float32))
+    added = _clipped_norm(total.astype(np.float32), post_norm, clip, eps)
+    y = (x + gain * added.astype(np.float64)).astype(np.float32)
+    out[...] = y if end_norm is None else _clipped_norm(y, end_norm, clip, eps)
+
+
+def audio_project(
+    ws: Sequence[AnyDenseMatrix],
+    norm: F32 | None,
+    clip: float,
+    eps: float,
+    x: F32,
+    outs: Sequence[F32],
+) -> None:
+    """outs[i] (T, R_i) = ws[i] · rms(clipped(x); norm); of x (T, d) itself if norm is None."""
+    rows = x if norm is None else _clipped_norm(x, norm, clip, eps)
+    for w, out in zip(ws, outs, strict=True):
+        out[...] = dense_product(w, rows)
+
+
+def audio_add(
+    w: AnyDenseMatrix,
+    norm: F32 | None,
+    clip: float,
+    eps: float,
+    x: F32,
+    residual: F32,
+    out: F32,
+) -> None:
+    """out (T, d) = residual + rms(clipped(w · x); norm); w · x itself if norm is None.
+
+    w (d, C) · x (T, C)
+    """
+    product = dense_product(w, x).astype(np.float32)
+    added = product if norm is None else _clipped_norm(product, norm, clip, eps)
+    out[...] = residual + added
+
+
+def audio_stem_conv(filter: AnyDenseMatrix, rows: F32, out: F32) -> None:
+    """out (T, ceil(F / 2), C): a 3 x 3 filter with strides of two.
+
+    filter (C, 9 · C_in) f32, columns ordered time, frequency, channel · rows (2 T + 1 or more, F,
+    C_in), a zero on both sides of F
+    """
+    count, bins, channels = out.shape
+    padded = np.pad(rows, ((0, 0), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))
+    windows = windows[: 2 * count : 2, ::2].transpose(0, 1, 3, 4, 2)
+    patches = np.ascontiguousarray(windows).reshape(count * bins, filter.cols)
+    out[...] = dense_product(filter, patches).reshape(count, bins, channels)
 
 
 def audio_attend(
@@ -107,6 +155,12 @@ def audio_light_conv(
     rms_norm(np.clip(total, -clip, clip).astype(np.float32), norm, eps, out)
     out[...] = _silu(out.astype(np.float64))
     past[...] = z[len(z) - (count - 1) :]
+
+
+def _clipped_norm(x: F32, norm: F32, clip: float, eps: float) -> F32:
+    out = np.empty_like(x)
+    rms_norm(np.clip(x, -clip, clip), norm, eps, out)
+    return out
 
 
 def _sigmoid(x: F64) -> F64:

@@ -191,13 +191,13 @@ def _product(filter: Filter, patches: F32) -> F64:
     if filter.scales is None:
         y = rows.astype(np.float64) @ weights.T
     else:
-        codes, zeros, steps = _quantize_rows(rows)
+        codes, zeros, steps = quantize_rows(rows)
         sums = (codes - zeros[:, None]).astype(np.float64) @ weights.T  # exact below 2**53
         y = sums * (steps[:, None] * filter.scales)
     return y.reshape(height, width, -1)
 
 
-def _quantize_rows(rows: F32) -> tuple[F32, F32, F32]:
+def quantize_rows(rows: F32) -> tuple[F32, F32, F32]:
     """Codes (N, K) of the values, zeros (N,) and steps (N,): values = steps · (codes - zeros)."""
     low = np.minimum(rows.min(axis=1), np.float32(0.0))
     width = np.maximum(rows.max(axis=1), np.float32(0.0)) - low

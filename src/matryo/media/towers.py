@@ -196,5 +196,5 @@ def _encoder(config: VisionConfig | AudioConfig, tensors: Mapping[str, Array]) -
     from matryo.model.audio import AudioEncoder
     from matryo.model.audio_weights import build_audio_weights
 
-    weights = build_audio_weights(config, tensors, kernels.Matrix)
-    return AudioEncoder(config, weights, _ops("audio"))
+    ops = _ops("audio")
+    return AudioEncoder(config, build_audio_weights(config, tensors, ops.DenseMatrix), ops)

@@ -39,16 +39,24 @@ U8 = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 _MOST_MEL_FRAMES = 1024  # of one call of the stem: bounds its memory to some 50 MB
-_MOST_FRAMES = 512  # of one pass through the blocks
+_MOST_FRAMES = 768  # of one pass through the blocks
+_UNCLIPPED = float(np.finfo(np.float32).max)
 _STEM_FRAMES = 4  # mel frames of one frame of the blocks
 
 
 class AudioOps(Protocol):
     """What the encoder needs of a kernel library: `matryo.kernels.audio` or its numpy twin."""
 
-    def matmul(self, w: Any, x: F32, out: F32, /) -> None: ...
-    def matmul_group(self, ws: Sequence[Any], x: F32, outs: Sequence[F32], /) -> None: ...
-    def rms_norm(self, x: F32, weight: F32 | None, eps: float, out: F32, /) -> None: ...
+    @property
+    def DenseMatrix(self) -> Any: ...
+    def audio_project(
+        self, ws: Sequence[Any], norm: F32 | None, clip: float, eps: float, x: F32,
+        outs: Sequence[F32], /
+    ) -> None: ...  # fmt: skip
+    def audio_add(
+        self, w: Any, norm: F32 | None, clip: float, eps: float, x: F32, residual: F32, out: F32, /
+    ) -> None: ...
+    def audio_stem_conv(self, filter: Any, rows: F32, out: F32, /) -> None: ...
     def audio_group_norm(self, x: F32, weight: F32, sums: F64, eps: float, out: F32, /) -> None: ...
     def audio_feed_forward(
         self,
@@ -56,6 +64,7 @@ class AudioOps(Protocol):
         down: Any,
         pre_norm: F32,
         post_norm: F32,
+        end_norm: F32 | None,
         gain: float,
         clip: float,
         eps: float,
@@ -98,15 +107,11 @@ class _Stage:
         bins, channels = halved(self._bins), self._weights.filter.rows
         if count == 0:
             return np.empty((0, bins, channels), np.float32)
-        padded = np.pad(rows, ((0, 0), (1, 1), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (TAPS, TAPS), (0, 1))
-        windows = windows[: 2 * count : 2, ::2].transpose(0, 1, 3, 4, 2)
-        patches = np.ascontiguousarray(windows).reshape(count * bins, self._weights.filter.cols)
-        out = np.empty((count * bins, channels), np.float32)
-        self._ops.matmul(self._weights.filter, patches, out)
+        out = np.empty((count, bins, channels), np.float32)
+        self._ops.audio_stem_conv(self._weights.filter, rows, out)
         flat = out.reshape(count, -1)
         self._ops.audio_group_norm(flat, self._weights.norm, self._sums, self._eps, flat)
-        return out.reshape(count, bins, channels)
+        return out
 
 
 class _BlockState:
@@ -137,21 +142,40 @@ class AudioForward:
 
     def push(self, mel: F32, mask: Mask | None = None) -> F32:
         """Takes frames (n, num_mels); returns the tokens (m, d) that are complete now."""
+        return self._joined([self.take(mel, mask), self.complete()])
+
+    def take(self, mel: F32, mask: Mask | None = None) -> F32:
+        """As `push`, but frames may wait for more: many at a time are faster."""
+        tokens = []
+        for i in range(0, len(mel), _MOST_MEL_FRAMES):
+            rows = slice(i, i + _MOST_MEL_FRAMES)
+            self._through_stem(mel[rows], None if mask is None else mask[rows])
+            if len(self._frames) >= _MOST_FRAMES:
+                tokens.append(self.complete())
+        return self._joined(tokens)
+
+    def complete(self) -> F32:
+        """Takes the frames up to the last one that is a token through the blocks: no earlier than
+        that, so that weights are read once a token however small the pieces are.
+        """
+        count = len(self._frames)
+        first = -self._num_frames % self._config.reduction  # the first frame that is a token
+        if count <= first:
+            return self._joined([])
+        ready = (count - 1 - first) // self._config.reduction * self._config.reduction + first + 1
         tokens = [
-            self._piece(
-                mel[i : i + _MOST_MEL_FRAMES],
-                None if mask is None else mask[i : i + _MOST_MEL_FRAMES],
-            )
-            for i in range(0, len(mel), _MOST_MEL_FRAMES)
+            self._pass(self._frames[i : i + _MOST_FRAMES][: ready - i], self._valid[i:])
+            for i in range(0, ready, _MOST_FRAMES)
         ]
+        self._frames, self._valid = self._frames[ready:].copy(), self._valid[ready:].copy()
         return self._joined(tokens)
 
     def finish(self) -> F32:
         """The last tokens, which lack frames that will never come."""
         first, second = self._stem
-        rows = second.push(first.finish())
-        tokens = [self._stem_output(rows), self._stem_output(second.finish())]
-        return self._joined(tokens)
+        self._keep(second.push(first.finish()))
+        self._keep(second.finish())
+        return self.complete()
 
     def num_bytes(self) -> int:
         """Bytes of the state."""
@@ -164,7 +188,8 @@ class AudioForward:
         none = np.empty((0, self._config.hidden_size), np.float32)
         return np.concatenate([none, *tokens])
 
-    def _piece(self, mel: F32, mask: Mask | None) -> F32:
+    def _through_stem(self, mel: F32, mask: Mask | None) -> None:
+        """Brings mel frames through the stem."""
         if mask is None:
             mask = np.ones(len(mel), np.bool_)
         self._valid = np.concatenate([self._valid, mask[-self._num_mel % _STEM_FRAMES :: 4]])
@@ -172,31 +197,17 @@ class AudioForward:
         rows = mel[:, :, None]
         for stage in self._stem:
             rows = stage.push(rows)
-        return self._stem_output(rows)
+        self._keep(rows)
 
-    def _stem_output(self, rows: F32) -> F32:
-        """rows (n, F, C) out of the stem -> tokens."""
+    def _keep(self, rows: F32) -> None:
+        """rows (n, F, C) out of the stem -> frames that wait for the blocks."""
         frames = np.empty((len(rows), self._config.hidden_size), np.float32)
         flat = rows.reshape(len(rows), self._weights.input.cols)
-        self._ops.matmul(self._weights.input, flat, frames)
+        config = self._config
+        self._ops.audio_project(
+            (self._weights.input,), None, config.clip, config.eps, flat, (frames,)
+        )
         self._frames = np.concatenate([self._frames, frames])
-        return self._joined(list(self._complete()))
-
-    def _complete(self) -> list[F32]:
-        """Takes the frames up to the last one that is a token through the blocks: no earlier than
-        that, so that weights are read once a token however small the pieces are.
-        """
-        count = len(self._frames)
-        first = -self._num_frames % self._config.reduction  # the first frame that is a token
-        if count <= first:
-            return []
-        ready = (count - 1 - first) // self._config.reduction * self._config.reduction + first + 1
-        tokens = [
-            self._pass(self._frames[i : i + _MOST_FRAMES][: ready - i], self._valid[i:])
-            for i in range(0, ready, _MOST_FRAMES)
-        ]
-        self._frames, self._valid = self._frames[ready:].copy(), self._valid[ready:].copy()
-        return tokens
 
     def _pass(self, x: F32, valid: Mask) -> F32:
         """x (T, d) -> its tokens (m, d)."""
@@ -216,55 +227,47 @@ class AudioForward:
     def _block(
         self, weights: ConformerBlock, state: _BlockState, x: F32, seen: U8, kept: slice
     ) -> F32:
-        x = self._feed_forward(weights.feed_forward_start, x)
+        x = self._feed_forward(weights.feed_forward_start, None, x)
         self._add_attention(weights.attention, state, x, seen)
         x[seen[len(state.keys) :] == 0] = 0.0
         x = self._add_light_conv(weights.light_conv, state, x, kept)
-        x = self._feed_forward(weights.feed_forward_end, x)
-        return self._norm(self._clipped(x), weights.norm)
+        return self._feed_forward(weights.feed_forward_end, weights.norm, x)
 
-    def _feed_forward(self, weights: AudioFeedForward, x: F32) -> F32:
+    def _feed_forward(self, weights: AudioFeedForward, end_norm: F32 | None, x: F32) -> F32:
         config, out = self._config, np.empty_like(x)
         self._ops.audio_feed_forward(
-            weights.up, weights.down, weights.pre_norm, weights.post_norm,
+            weights.up, weights.down, weights.pre_norm, weights.post_norm, end_norm,
             config.residual_weight, config.clip, config.eps, x, out,
         )  # fmt: skip
         return out
 
     def _add_attention(self, weights: AudioAttention, state: _BlockState, x: F32, seen: U8) -> None:
-        past, normed = len(state.keys), self._norm(self._clipped(x), weights.pre_norm)
+        config, past = self._config, len(state.keys)
         queries, mixed = np.empty_like(x), np.empty_like(x)
         keys, values = (np.empty((past + len(x), x.shape[1]), np.float32) for _ in range(2))
         keys[:past], values[:past] = state.keys, state.values
-        outs = (queries, keys[past:], values[past:])
-        self._ops.matmul_group((weights.q, weights.k, weights.v), normed, outs)
+        self._ops.audio_project(
+            (weights.q, weights.k, weights.v), weights.pre_norm, config.clip, config.eps, x,
+            (queries, keys[past:], values[past:]),
+        )  # fmt: skip
         self._ops.audio_attend(
-            queries, keys, values, seen, weights.position, weights.query_scale,
-            self._config.logit_cap, mixed,
+            queries, keys, values, seen, weights.position, weights.query_scale, config.logit_cap,
+            mixed,
         )  # fmt: skip
         state.keys[:], state.values[:] = keys[len(x) :], values[len(x) :]
-        self._ops.matmul(weights.o, mixed, normed)
-        x += self._norm(self._clipped(normed), weights.post_norm)
+        self._ops.audio_add(weights.o, weights.post_norm, config.clip, config.eps, mixed, x, x)
 
     def _add_light_conv(self, weights: LightConv, state: _BlockState, x: F32, kept: slice) -> F32:
         """The module's output for the rows `kept`."""
         config = self._config
         gates, mixed = np.empty((len(x), weights.start.rows), np.float32), np.empty_like(x)
-        self._ops.matmul(weights.start, self._norm(x, weights.pre_norm), gates)
+        self._ops.audio_project(
+            (weights.start,), weights.pre_norm, _UNCLIPPED, config.eps, x, (gates,)
+        )
         self._ops.audio_light_conv(
             gates, state.conv, weights.taps, weights.conv_norm, config.clip, config.eps, mixed
         )
-        x, mixed = x[kept], np.ascontiguousarray(mixed[kept])
+        x, mixed = np.ascontiguousarray(x[kept]), np.ascontiguousarray(mixed[kept])
         out = np.empty_like(mixed)
-        self._ops.matmul(weights.end, mixed, out)
-        out += x
+        self._ops.audio_add(weights.end, None, _UNCLIPPED, config.eps, mixed, x, out)
         return out
-
-    def _norm(self, x: F32, weight: F32) -> F32:
-        out = np.empty_like(x)
-        self._ops.rms_norm(x, weight, self._config.eps, out)
-        return out
-
-    def _clipped(self, x: F32) -> F32:
-        clipped: F32 = np.clip(x, -self._config.clip, self._config.clip)
-        return clipped

@@ -33,13 +33,14 @@ class AudioStream:
         samples = check_samples(samples)
         self._check_open()
         self.num_samples += len(samples)
-        return self._counted([self._forward.push(mel) for mel in self._mel.push(samples)])
+        tokens = [self._forward.take(mel) for mel in self._mel.push(samples)]
+        return self._counted([*tokens, self._forward.complete()])
 
     def finish(self) -> F32:
         """Ends the sound; returns its last tokens (m, d). Raises InputError the second time."""
         self._check_open()
         self._finished = True
-        tokens = [self._forward.push(mel) for mel in self._mel.finish()]
+        tokens = [self._forward.take(mel) for mel in self._mel.finish()]
         return self._counted([*tokens, self._forward.finish()])
 
     def num_bytes(self) -> int:

@@ -2,23 +2,29 @@
 computed.
 
 In: an `AudioConfig`, a mapping from the tensor names of docs/sound.md to arrays (usually read-only
-views of a mapped file). Out: `AudioWeights`. Large matrices are panels of any kind, seen in place;
-the stem's filters are f32 panels.
+views of a mapped file). Out: `AudioWeights`. Large matrices are f32, bf16 or i8, seen in place; the
+stem's filters are f32.
 
 d width · F ffn units · C channels · P past frames · K taps · Dh head dim
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from matryo.errors import CheckpointError
-from matryo.kernels.layer import F32, Matrix
+from matryo.kernels.reference_dense import AnyDenseMatrix, panel_bytes
 from matryo.tower_config import AudioConfig
-from matryo.weights import Array, MakeMatrix, TensorReader
+from matryo.weights import PANEL, TensorReader, panel_kind
+
+Array = npt.NDArray[Any]
+F32 = npt.NDArray[np.float32]
+MakeDense = Callable[[str, int, int, Array], AnyDenseMatrix]  # kind, rows, cols, data
 
 TAPS = 3  # of the stem's convolutions, in time and in frequency; both move by two
 
@@ -36,7 +42,7 @@ class StemStage:
     weights once for each bin
     """
 
-    filter: Matrix
+    filter: AnyDenseMatrix
     norm: F32
 
 
@@ -45,8 +51,8 @@ class AudioFeedForward:
     """pre_norm (d), up (F, d), down (d, F), post_norm (d)."""
 
     pre_norm: F32
-    up: Matrix
-    down: Matrix
+    up: AnyDenseMatrix
+    down: AnyDenseMatrix
     post_norm: F32
 
 
@@ -57,10 +63,10 @@ class AudioAttention:
     """
 
     pre_norm: F32
-    q: Matrix
-    k: Matrix
-    v: Matrix
-    o: Matrix
+    q: AnyDenseMatrix
+    k: AnyDenseMatrix
+    v: AnyDenseMatrix
+    o: AnyDenseMatrix
     query_scale: F32
     position: F32
     post_norm: F32
@@ -71,10 +77,10 @@ class LightConv:
     """pre_norm (d), start (2 d, d), taps (K, d), conv_norm (d), end (d, d)."""
 
     pre_norm: F32
-    start: Matrix
+    start: AnyDenseMatrix
     taps: F32
     conv_norm: F32
-    end: Matrix
+    end: AnyDenseMatrix
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,39 +99,37 @@ class AudioWeights:
     """The encoder: two stem stages, input (d, bins · C) to the blocks' width, blocks."""
 
     stem: tuple[StemStage, StemStage]
-    input: Matrix
+    input: AnyDenseMatrix
     blocks: tuple[ConformerBlock, ...]
 
 
 def build_audio_weights(
-    config: AudioConfig, tensors: Mapping[str, Array], make_matrix: MakeMatrix
+    config: AudioConfig, tensors: Mapping[str, Array], make_matrix: MakeDense
 ) -> AudioWeights:
-    """Checks and wraps the packed tensors. `make_matrix` is `kernels.Matrix`.
+    """Checks and wraps the packed tensors. `make_matrix` is `kernels.audio.DenseMatrix`.
 
     Raises CheckpointError naming the tensor that is missing or has the wrong dtype or shape.
     """
-    reader = TensorReader(tensors, make_matrix)
+    reader = _Reader(tensors, make_matrix)
     first, second = config.stem_channels
     bins = halved(config.num_mels), halved(halved(config.num_mels))
     return AudioWeights(
         stem=(_stage(reader, 0, first, 1, bins[0]), _stage(reader, 1, second, first, bins[1])),
-        input=reader.panel("input", config.hidden_size, bins[1] * second),
+        input=reader.dense("input", config.hidden_size, bins[1] * second),
         blocks=tuple(_block(reader, config, layer) for layer in range(config.num_layers)),
     )
 
 
-def _stage(
-    reader: TensorReader, index: int, channels: int, channels_in: int, bins: int
-) -> StemStage:
+def _stage(reader: _Reader, index: int, channels: int, channels_in: int, bins: int) -> StemStage:
     name = f"stem.{index}.filter"
-    filters = reader.panel(name, channels, TAPS * TAPS * channels_in)
+    filters = reader.dense(name, channels, TAPS * TAPS * channels_in)
     if filters.kind != "f32":
         raise CheckpointError(f"tensor {name}: expected kind f32, got {filters.kind}")
     norm = reader.vector(f"stem.{index}.norm", (channels,))
     return StemStage(filters, np.tile(norm, bins))
 
 
-def _block(reader: TensorReader, config: AudioConfig, layer: int) -> ConformerBlock:
+def _block(reader: _Reader, config: AudioConfig, layer: int) -> ConformerBlock:
     prefix, width = f"blocks.{layer}.", config.hidden_size
     return ConformerBlock(
         feed_forward_start=_feed_forward(reader, prefix + "ffn_start.", width),
@@ -136,35 +140,60 @@ def _block(reader: TensorReader, config: AudioConfig, layer: int) -> ConformerBl
     )
 
 
-def _feed_forward(reader: TensorReader, prefix: str, width: int) -> AudioFeedForward:
+def _feed_forward(reader: _Reader, prefix: str, width: int) -> AudioFeedForward:
     return AudioFeedForward(
         pre_norm=reader.vector(prefix + "pre_norm", (width,)),
-        up=reader.panel(prefix + "up", 4 * width, width),
-        down=reader.panel(prefix + "down", width, 4 * width),
+        up=reader.dense(prefix + "up", 4 * width, width),
+        down=reader.dense(prefix + "down", width, 4 * width),
         post_norm=reader.vector(prefix + "post_norm", (width,)),
     )
 
 
-def _attention(reader: TensorReader, config: AudioConfig, prefix: str) -> AudioAttention:
+def _attention(reader: _Reader, config: AudioConfig, prefix: str) -> AudioAttention:
     width = config.hidden_size
     return AudioAttention(
         pre_norm=reader.vector(prefix + "pre_norm", (width,)),
-        q=reader.panel(prefix + "q", width, width),
-        k=reader.panel(prefix + "k", width, width),
-        v=reader.panel(prefix + "v", width, width),
-        o=reader.panel(prefix + "o", width, width),
+        q=reader.dense(prefix + "q", width, width),
+        k=reader.dense(prefix + "k", width, width),
+        v=reader.dense(prefix + "v", width, width),
+        o=reader.dense(prefix + "o", width, width),
         query_scale=reader.vector(prefix + "query_scale", (config.head_dim,)),
         position=reader.vector(prefix + "position", (config.past_frames + 1, width)),
         post_norm=reader.vector(prefix + "post_norm", (width,)),
     )
 
 
-def _light_conv(reader: TensorReader, config: AudioConfig, prefix: str) -> LightConv:
+def _light_conv(reader: _Reader, config: AudioConfig, prefix: str) -> LightConv:
     width = config.hidden_size
     return LightConv(
         pre_norm=reader.vector(prefix + "pre_norm", (width,)),
-        start=reader.panel(prefix + "start", 2 * width, width),
+        start=reader.dense(prefix + "start", 2 * width, width),
         taps=reader.vector(prefix + "taps", (config.conv_kernel, width)),
         conv_norm=reader.vector(prefix + "conv_norm", (width,)),
-        end=reader.panel(prefix + "end", width, width),
+        end=reader.dense(prefix + "end", width, width),
     )
+
+
+class _Reader(TensorReader):
+    """Makes matrices for many rows of stored ones."""
+
+    def __init__(self, tensors: Mapping[str, Array], make_matrix: MakeDense) -> None:
+        super().__init__(tensors)
+        self._make_matrix = make_matrix
+
+    def dense(self, name: str, rows: int, cols: int) -> AnyDenseMatrix:
+        array = self.array(name)
+        kind = panel_kind(array, rows, cols)
+        if kind in ("f32", "bf16"):
+            return self._make_matrix(kind, rows, cols, array)
+        if kind is not None:
+            raise CheckpointError(
+                f"tensor {name}: {kind} as an earlier version of Matryo stored sound encoders. "
+                "Convert the checkpoint again"
+            )
+        if array.dtype == np.uint8 and array.shape == (-(-rows // PANEL), panel_bytes(cols)):
+            return self._make_matrix("i8", rows, cols, array)
+        raise CheckpointError(
+            f"tensor {name}: expected a matrix of {rows} x {cols} as f32, bf16 or i8, "
+            f"got {array.dtype} {array.shape}"
+        )

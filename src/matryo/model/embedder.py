@@ -17,7 +17,7 @@ import numpy.typing as npt
 from matryo.checkpoint.towers import EMBEDDER_NORM, EMBEDDER_PROJECTION
 from matryo.errors import ShapeError
 from matryo.kernels.layer import Matrix
-from matryo.weights import MakeMatrix, TensorReader
+from matryo.weights import MakeMatrix, MatrixReader
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
@@ -56,7 +56,7 @@ class Embedder:
         scale: float = 1.0,
     ) -> Embedder:
         """From packed tensors. Raises CheckpointError naming one that is missing or misshapen."""
-        reader = TensorReader(tensors, make_matrix)
+        reader = MatrixReader(tensors, make_matrix)
         return cls(
             reader.vector(EMBEDDER_NORM, (width,)),
             reader.panel(EMBEDDER_PROJECTION, hidden_size, width),

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from helpers.sound import TINY_CONFIG, DictSource, packed_audio, random_audio_state
-from matryo import kernels
 from matryo.checkpoint.audio_pack import audio_shapes, audio_tensors
 from matryo.errors import CheckpointError, ConfigError
+from matryo.kernels.audio import DenseMatrix
 from matryo.model.audio_weights import build_audio_weights
+from matryo.quantize import pack
 
 STATE = random_audio_state(TINY_CONFIG)
 
@@ -17,9 +18,9 @@ STATE = random_audio_state(TINY_CONFIG)
 @pytest.mark.parametrize("kind", ["f32", "bf16", "q8", "q4"])
 def test_large_matrices_have_the_kind_and_lie_where_they_were(kind: str) -> None:
     packed = packed_audio(TINY_CONFIG, STATE, kind)
-    weights = build_audio_weights(TINY_CONFIG, packed, kernels.Matrix)
+    weights = build_audio_weights(TINY_CONFIG, packed, DenseMatrix)
     block = weights.blocks[1]
-    wanted = "q8" if kind == "q4" else kind
+    wanted = {"q8": "i8", "q4": "i8"}.get(kind, kind)
     assert block.feed_forward_end.up.kind == block.light_conv.start.kind == wanted
     assert block.attention.o.kind == weights.input.kind == wanted
     assert weights.stem[1].filter.kind == "f32"
@@ -84,7 +85,16 @@ def test_packed_tensors_are_checked_by_name() -> None:
     }
     for name, array in wrong.items():
         with pytest.raises(CheckpointError, match=name):
-            build_audio_weights(TINY_CONFIG, {**packed, name: array}, kernels.Matrix)
+            build_audio_weights(TINY_CONFIG, {**packed, name: array}, DenseMatrix)
         without = {key: value for key, value in packed.items() if key != name}
         with pytest.raises(CheckpointError, match=f"{name} is missing"):
-            build_audio_weights(TINY_CONFIG, without, kernels.Matrix)
+            build_audio_weights(TINY_CONFIG, without, DenseMatrix)
+
+
+def test_sound_encoders_of_earlier_versions_are_to_be_converted_again() -> None:
+    packed = packed_audio(TINY_CONFIG, STATE, "q8")
+    panels = pack(
+        "q8", "panel", random_audio_state(TINY_CONFIG)["conformer.0.attention.post.weight"]
+    )
+    with pytest.raises(CheckpointError, match=r"attention\.o: q8 as an earlier.*[Cc]onvert"):
+        build_audio_weights(TINY_CONFIG, {**packed, "blocks.0.attention.o": panels}, DenseMatrix)
