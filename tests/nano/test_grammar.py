@@ -111,6 +111,7 @@ def test_predicates_take_the_right_copula() -> None:
         ("fr", "près de", "les parcs", "près des parcs"), ("fr", "à", "l'école", "à l'école"),
         ("it", "davanti a", "l'albero", "davanti all'albero"), ("it", "in", "lo zoo", "nello zoo"),
         ("it", "su", "gli alberi", "sugli alberi"), ("it", "sotto", "il letto", "sotto il letto"),
+        ("it", "di", "lo squalo", "dello squalo"), ("it", "da", "i cani", "dai cani"),
         ("pt", "em", "a caixa", "na caixa"), ("pt", "perto de", "os carros", "perto dos carros"),
         ("pt", "a", "a praia", "à praia"), ("pt", "a", "o cinema", "ao cinema"),
         ("pt", "a", "as duas horas", "às duas horas"), ("en", "in", "the box", "in the box"),
