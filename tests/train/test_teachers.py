@@ -73,8 +73,8 @@ def test_the_loss_is_a_plain_computation_without_gradients_for_the_teacher(
     assert all(w.grad is None and not w.requires_grad for w in teacher.model.parameters())
 
 
-def rows_of(numbers: Any) -> torch.Tensor:
-    return ROWS[list(numbers)]
+def rows_of(number: int) -> Any:
+    return ROWS[number].numpy()
 
 
 def test_a_file_of_all_ids_teaches_what_the_model_teaches(
@@ -82,11 +82,11 @@ def test_a_file_of_all_ids_teaches_what_the_model_teaches(
 ) -> None:
     key = cache_key(place, "texts", 9, 4096)
     make_cache(teacher, tmp_path, key, rows_of, 3, 4096)
-    cached = CachedTeacher(tmp_path, key, 3, 9, 4096)
+    cached = CachedTeacher(tmp_path, key, rows_of, 3, 4096)
     order = [2, 0]
     hidden, weight = student()
     labels = ROWS.roll(-1, 1)[order]
-    found = topk_loss(Head(hidden[order], weight, 0.0), labels, cached(order))
+    found = topk_loss(Head(hidden[order], weight, 0.0), labels, cached(ROWS[order]))
     online = head_loss(
         Head(hidden[order], weight, 0.0), labels, teacher=teacher(ROWS[order]), divergence=1.0
     )
@@ -99,7 +99,7 @@ def test_a_file_keeps_the_likeliest_and_is_made_once(
     key = cache_key(place, "texts", 9, 4)
     make_cache(teacher, tmp_path, key, rows_of, 3, 4)
     make_cache(teacher, tmp_path, key, None, 3, 4)  # type: ignore[arg-type]
-    targets = CachedTeacher(tmp_path, key, 3, 9, 4)([1])
+    targets = CachedTeacher(tmp_path, key, rows_of, 3, 4)(ROWS[1:2])
     with torch.no_grad():
         wanted = torch.log_softmax(teacher.model(ROWS[1:2]).logits, -1).topk(4)
     assert torch.equal(targets.ids, wanted.indices)
@@ -112,20 +112,22 @@ def test_files_of_something_else_are_refused(
     key = cache_key(place, "texts", 9, 4)
     assert key != cache_key(place, "other texts", 9, 4)
     with pytest.raises(CheckpointError, match="is broken: delete it"):
-        CachedTeacher(tmp_path, key, 3, 9, 4)
+        CachedTeacher(tmp_path, key, rows_of, 3, 4)
     make_cache(teacher, tmp_path, key, rows_of, 3, 4)
     with pytest.raises(CheckpointError, match="of another teacher, other texts"):
-        CachedTeacher(tmp_path, "other", 3, 9, 4)
+        CachedTeacher(tmp_path, "other", rows_of, 3, 4)
+    with pytest.raises(CheckpointError, match="a row is not in the teacher's file"):
+        CachedTeacher(tmp_path, key, rows_of, 3, 4)(ROWS + 1)
     path = tmp_path / "ids.bin"
     whole = path.read_bytes()
     path.write_bytes(whole[:-4])
     with pytest.raises(CheckpointError, match=r"ids.bin: is broken.*expected 432 bytes, got 428"):
-        CachedTeacher(tmp_path, key, 3, 9, 4)
+        CachedTeacher(tmp_path, key, rows_of, 3, 4)
     changed = np.frombuffer(whole, "<i4").copy()
     changed[5] += 1
     path.write_bytes(changed.tobytes())
     with pytest.raises(CheckpointError, match="is broken"):
-        CachedTeacher(tmp_path, key, 3, 9, 4)
+        CachedTeacher(tmp_path, key, rows_of, 3, 4)
 
 
 def test_what_cannot_teach_is_named(place: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -137,7 +139,8 @@ def test_what_cannot_teach_is_named(place: Path, tokenizer: Tokenizer, tmp_path:
     from transformers import PreTrainedTokenizerFast
 
     words = Backend(WordLevel({"the": 0, "?": 1}, unk_token="?"))
-    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path / "other")
+    other: Any = PreTrainedTokenizerFast
+    other(tokenizer_object=words).save_pretrained(tmp_path / "other")
     with pytest.raises(ConfigError, match="has another tokenizer"):
         open_teacher(tmp_path / "other", tokenizer)
     dense_directory(tmp_path / "scaled", "cohere", logit_scale=0.25)

@@ -147,7 +147,8 @@ def save(model: LanguageModel, directory: Path, base: str) -> None:
         if ".lora_" in name
     }
     _write(state, directory / WEIGHTS)
-    config = model.peft_config[_NAME].to_dict()
+    adapted: Any = model
+    config = adapted.peft_config[_NAME].to_dict()
     config |= {"base_model_name_or_path": base, "task_type": "CAUSAL_LM", "inference_mode": True}
     config["target_modules"] = sorted(config["target_modules"])
     replace_text(directory / CONFIG, json.dumps(config, indent=1, default=str) + "\n")

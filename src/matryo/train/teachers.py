@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
@@ -25,7 +26,10 @@ from matryo.errors import CheckpointError, ConfigError
 from matryo.train.head import Head
 from matryo.train.topk import TopTargets
 
+I64 = npt.NDArray[np.int64]
+
 IDS, VALUES, INDEX = "ids.bin", "log-probabilities.bin", "teacher.json"
+LOWEST = -6e4  # a log probability that 16 bits hold
 _FORMAT = 1
 _SAMPLE = "The quick brown fox, 42 naïve Ωmega 東京 🌍\n\n  def f(x):\treturn x"
 
@@ -46,37 +50,45 @@ class OnlineTeacher:
 
 
 class CachedTeacher:
-    """A teacher's K likeliest ids for every token of packed rows, from files.
+    """A teacher's K likeliest ids for every token of rows of one length, from files.
 
+    A row is found by its ids, wherever in a batch it stands.
     Raises CheckpointError if the files are broken or of other texts, rows or another teacher.
     """
 
-    def __init__(self, directory: Path, key: str, rows: int, sequence: int, top: int) -> None:
+    def __init__(
+        self, directory: Path, key: str, rows: Callable[[int], I64], num_rows: int, top: int
+    ) -> None:
+        """rows: the ids (T,) of a row by its number, as they were when the files were made."""
         index = read_index(directory)
         if index.get("key") != key:
             raise CheckpointError(
                 "of another teacher, other texts or another length: delete it to make it again",
                 file=str(directory),
             )
-        shape = (rows, sequence, top)
+        self._places = {rows(number).tobytes(): number for number in range(num_rows)}
+        shape = (num_rows, len(rows(0)), top)
         for name, item in ((IDS, 4), (VALUES, 2)):
-            path = directory / name
+            path, wanted = directory / name, item * shape[0] * shape[1] * shape[2]
             size = path.stat().st_size if path.is_file() else -1
-            if size != item * rows * sequence * top:
+            if size != wanted:
                 raise CheckpointError(
                     "is broken: delete its directory", file=str(path),
-                    expected=f"{item * rows * sequence * top} bytes", got=f"{size}",
+                    expected=f"{wanted} bytes", got=str(size),
                 )  # fmt: skip
             if _digest(path) != index.get(name):
                 raise CheckpointError("is broken: delete its directory", file=str(path))
-        self.ids = np.memmap(directory / IDS, "<i4", "r", shape=shape)
-        self.values = np.memmap(directory / VALUES, "<f2", "r", shape=shape)
+        self._ids = np.memmap(directory / IDS, "<i4", "r", shape=shape)
+        self._values = np.memmap(directory / VALUES, "<f2", "r", shape=shape)
 
-    def __call__(self, rows: Sequence[int]) -> TopTargets:
-        """What it expects in the given rows: (B, T, K)."""
+    def __call__(self, ids: torch.Tensor) -> TopTargets:
+        """What it expects after ids (B, T): (B, T, K). Raises CheckpointError for unknown rows."""
+        found = [self._places.get(row.tobytes()) for row in ids.cpu().numpy()]
+        if None in found:
+            raise CheckpointError("a row is not in the teacher's file: delete it to make it again")
         return TopTargets(
-            torch.from_numpy(self.ids[list(rows)].astype(np.int64)),
-            torch.from_numpy(self.values[list(rows)].astype(np.float32)),
+            torch.from_numpy(self._ids[found].astype(np.int64)).to(ids.device),
+            torch.from_numpy(self._values[found].astype(np.float32)).to(ids.device),
         )
 
 
@@ -123,28 +135,31 @@ def make_cache(
     teacher: OnlineTeacher,
     directory: Path,
     key: str,
-    rows_of: Callable[[Sequence[int]], torch.Tensor],
-    rows: int,
+    rows: Callable[[int], I64],
+    num_rows: int,
     top: int,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Writes the K likeliest ids of every row, unless the files are there; the index comes last.
 
-    rows_of: ids (1, T) of row numbers. Raises CapacityError if the disk is too small.
+    rows: the ids (T,) of a row by its number. Raises CapacityError if the disk is too small.
     """
     if (directory / INDEX).exists():
         return
     directory.mkdir(parents=True, exist_ok=True)
-    check_space(directory, 6 * rows * rows_of([0]).shape[1] * top)
+    check_space(directory, 6 * num_rows * len(rows(0)) * top)
+    device = teacher.model.device
     with replacing(directory / IDS) as ids_file, replacing(directory / VALUES) as values_file:
-        for row in range(rows):
+        for number in range(num_rows):
+            ids = torch.from_numpy(rows(number))[None].to(device)
             with torch.no_grad():
-                logits = capped(teacher(rows_of([row])))[0]
-            best = torch.log_softmax(logits.float(), -1).topk(top)
-            ids_file.write(best.indices.numpy().astype("<i4").tobytes())
-            values_file.write(best.values.clamp(min=-6e4).numpy().astype("<f2").tobytes())
-            progress(row + 1, rows)
+                logits = capped(teacher(ids))[0].float()
+            best = torch.log_softmax(logits, -1).topk(top)
+            ids_file.write(best.indices.cpu().numpy().astype("<i4").tobytes())
+            values = best.values.clamp(min=LOWEST)
+            values_file.write(values.cpu().numpy().astype("<f2").tobytes())
+            progress(number + 1, num_rows)
     digests = {name: _digest(directory / name) for name in (IDS, VALUES)}
     replace_text(directory / INDEX, json.dumps({"key": key, **digests}) + "\n")
 
