@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 import matryo
@@ -20,18 +22,57 @@ def block(language: str) -> str:
     return found[1]
 
 
-def test_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "texts.jsonl").write_text(block("json"))
-    (tmp_path / "recipe.yaml").write_text(block("yaml"))
-    monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["train", "recipe.yaml", "--set", "threads=1", "--json"])
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The directory and the result of the first run."""
+    directory = tmp_path_factory.mktemp("first")
+    (directory / "texts.jsonl").write_text(block("json"))
+    (directory / "recipe.yaml").write_text(block("yaml"))
+    command = ["train", str(directory / "recipe.yaml"), "--set", "threads=1", "--json"]
+    return directory, CliRunner().invoke(app, command)
+
+
+def test_the_first_run(first: tuple[Path, Result]) -> None:
+    directory, result = first
     assert result.exit_code == 0, result.output
     assert "step 20/20  large " in result.stderr and "tokens/s" in result.stderr
     assert '"steps": 20' in result.stdout
-    with matryo.load("out/q8") as model:
+    with matryo.load(directory / "out/q8") as model:
         assert {"small", "large"} <= set(model.plans)
         events = list(model.session(plan="small").generate("The house", max_tokens=3))
         assert events[-1].kind == "done"
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {title}\n(.*?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
+def test_the_way_from_rows_to_a_model(
+    first: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command of the section, in order; the first is the first run."""
+    directory, _ = first
+    way = section("From a file of rows to your own model")
+    found = dict(re.findall(r"^```(\w+)\n(.*?)^```$", way, re.MULTILINE | re.DOTALL))
+    (directory / "chats.jsonl").write_text(found["json"])
+    (directory / "tune.yaml").write_text(found["yaml"])
+    monkeypatch.chdir(directory)
+    said = ""
+    for line in found["console"].splitlines()[1:]:
+        words = shlex.split(line.removeprefix("$ matryo "), comments=True)
+        if words[0] == "train":
+            words += ["--set", "threads=1"]
+        result = CliRunner().invoke(app, words, input="Is it old?\n")
+        assert result.exit_code == 0, f"{line}: {result.output}"
+        said = said + result.stderr
+    before, after = map(float, re.findall(r"small +([\d.]+) -> ([\d.]+) nats", said)[0])
+    assert after < before
+    assert "warning: " not in said
+    assert (directory / "tuned" / "adapter" / "adapter_model.safetensors").exists()
+    with matryo.load("small-q8") as model:
+        assert model.config.num_layers == 4
 
 
 @pytest.mark.parametrize(

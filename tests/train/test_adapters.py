@@ -14,8 +14,9 @@ import torch
 from helpers.tiny import sliced_model
 from matryo.errors import CheckpointError, ConfigError
 from matryo.plan import Plan, presets
-from matryo.train.adapters import FFN, Lora, attach, cut, merge, open_adapter, save
+from matryo.train.adapters import attach, cut, merge, open_adapter, save
 from matryo.train.nested import LanguageModel, hidden_states, nest, shape_of
+from matryo.train.recipe import AdapterRecipe
 
 IDS = torch.randint(0, 544, (2, 17), generator=torch.Generator().manual_seed(3))
 
@@ -30,7 +31,7 @@ def adapted(tiny_hf_model: Any) -> Any:
     torch.manual_seed(4)
     model = copy.deepcopy(tiny_hf_model)
     nest(model)
-    attach(model, Lora(rank=4, alpha=8.0))
+    attach(model, AdapterRecipe(rank=4, alpha=8.0))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if ".lora_B." in name:
@@ -54,7 +55,7 @@ def states(model: Any, plan: Plan | None = None) -> torch.Tensor:
 def test_a_fresh_adapter_changes_nothing_and_is_all_that_learns(tiny_hf_model: Any) -> None:
     model = copy.deepcopy(tiny_hf_model)
     config = nest(model)
-    names = attach(model, Lora())
+    names = attach(model, AdapterRecipe())
     plan = presets(config)["e2b"]
     plain = copy.deepcopy(tiny_hf_model)
     nest(plain)
@@ -123,7 +124,7 @@ def test_a_saved_adapter_opens_here_and_in_peft(
 def test_dropout_is_of_the_factors_input(tiny_hf_model: Any) -> None:
     model = copy.deepcopy(tiny_hf_model)
     config = nest(model)
-    attach(model, Lora(dropout=0.5, targets=FFN))
+    attach(model, AdapterRecipe(dropout=0.5, targets=("gate_proj", "up_proj", "down_proj")))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if ".lora_B." in name:
@@ -137,10 +138,10 @@ def test_dropout_is_of_the_factors_input(tiny_hf_model: Any) -> None:
 def test_what_does_not_fit_is_refused(
     adapted: Any, tiny_hf_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match="no matrix mlp to adapt; there are q_proj"):
-        Lora(targets=("mlp",))
-    with pytest.raises(ConfigError, match="rank 0"):
-        Lora(rank=0)
+    with pytest.raises(ConfigError, match=r"adapter.targets is empty"):
+        AdapterRecipe(targets=())
+    with pytest.raises(ConfigError, match=r"adapter.rank is 0"):
+        AdapterRecipe(rank=0)
     other = copy.deepcopy(tiny_hf_model)
     nest(other)
     with pytest.raises(CheckpointError, match="holds no adapter in peft's layout"):
@@ -155,4 +156,4 @@ def test_what_does_not_fit_is_refused(
         open_adapter(small, tmp_path)
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"adapters need peft; pip install 'matryo\[train\]'"):
-        attach(other, Lora())
+        attach(other, AdapterRecipe())

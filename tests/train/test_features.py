@@ -82,5 +82,8 @@ def test_a_checkpoint_gives_the_features_of_its_encoders(tiny_multimodal_model: 
 def test_what_is_no_teacher_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no encoders of a Gemma 3n"):
         EncoderTeacher.open(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3n_text"}')
+    with pytest.raises(CheckpointError, match=r"config.json has no encoders"):
+        EncoderTeacher.open(tmp_path)
     with pytest.raises(ConfigError, match="no encoder of smell; there are vision, audio"):
         FeatureRegression(2, 2, ("smell",))

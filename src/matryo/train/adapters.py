@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +24,12 @@ from matryo.checkpoint.atomic import replace_text, replacing
 from matryo.errors import CheckpointError, ConfigError
 from matryo.plan import Plan
 from matryo.train.nested import LanguageModel, NestedMLP, text_part
+from matryo.train.recipe import AdapterRecipe
 
-ATTENTION, FFN = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+FFN = ("gate_proj", "up_proj", "down_proj")
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _NAME = "default"  # peft's own for the only adapter of a model
 _PREFIX = "base_model.model."  # peft's own for what it wraps
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lora:
-    """rank, alpha: the product of the factors counts alpha / rank · dropout: of their input ·
-    targets: the matrices of every layer that get factors
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = (*ATTENTION, *FFN)
-
-    def __post_init__(self) -> None:
-        known = (*ATTENTION, *FFN)
-        for name in self.targets:
-            if name not in known:
-                raise ConfigError(f"no matrix {name} to adapt; there are {', '.join(known)}")
-        if not self.targets or self.rank < 1 or not 0 <= self.dropout < 1 or self.alpha <= 0:
-            raise ConfigError(
-                f"an adapter of rank {self.rank}, alpha {self.alpha:g}, dropout {self.dropout:g}: "
-                "expected a positive rank and alpha, dropout below 1 and at least one target"
-            )
 
 
 class AdaptedMLP(NestedMLP):
@@ -96,7 +73,7 @@ def _factors(linear: Any) -> Sequence[tuple[torch.Tensor, torch.Tensor, Any, flo
     ]  # fmt: skip
 
 
-def attach(model: LanguageModel, lora: Lora) -> list[str]:
+def attach(model: LanguageModel, recipe: AdapterRecipe) -> list[str]:
     """Freezes a nested model and puts factors into it; returns the names of what has them.
 
     Draws from torch's generator: seed it. Raises ConfigError without peft.
@@ -105,13 +82,13 @@ def attach(model: LanguageModel, lora: Lora) -> list[str]:
         from peft import LoraConfig
     except ImportError as error:
         raise ConfigError("adapters need peft; pip install 'matryo[train]'") from error
-    names = target_names(model, lora.targets)
+    names = target_names(model, recipe.targets)
     model.requires_grad_(False)
     model.add_adapter(
         LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,  # type: ignore[arg-type]
-            lora_dropout=lora.dropout,
+            r=recipe.rank,
+            lora_alpha=recipe.alpha,  # type: ignore[arg-type]
+            lora_dropout=recipe.dropout,
             target_modules=names,
         )
     )

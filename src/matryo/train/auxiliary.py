@@ -19,6 +19,7 @@ from itertools import pairwise
 import torch
 from torch.nn import functional
 
+from matryo.train.features import FeatureRegression
 from matryo.train.head import IGNORED
 
 LETTERS_A_TOKEN = 4
@@ -50,10 +51,18 @@ class Auxiliary(torch.nn.Module):
         letters = sorted({letter for text in transcripts for letter in spoken(text)}) if ctc else []
         self.letters = {letter: n for n, letter in enumerate(letters, BLANK + 1)}
         self.weights = {"classes": classes, "ctc": ctc}
+        self.regression = FeatureRegression(width, 0, ())
         if self.labels:
             self.show = torch.nn.Linear(width, len(self.labels))
         if self.letters:
             self.say = torch.nn.Linear(width, LETTERS_A_TOKEN * (len(self.letters) + 1))
+
+    def learn_features(
+        self, width: int, teacher_width: int, kinds: tuple[str, ...], weight: float
+    ) -> None:
+        """Also a projection to a teacher's features for each kind of encoder."""
+        self.regression = FeatureRegression(width, teacher_width, kinds)
+        self.weights |= {f"{kind} features": weight for kind in kinds}
 
     def classes(self, soft: torch.Tensor, shown: Sequence[str | None]) -> torch.Tensor | None:
         """soft (n, S, d); the mean loss of those whose label was trained on, None if there are

@@ -1,8 +1,8 @@
 """Rows of training files: documents, and conversations with pictures and sounds.
 
-In: .txt files (one document each) and .jsonl files whose rows have a text, or messages in Hugging
-Face layout. Out: `str`s and `Conversation`s in order; what cannot be used is named with its file
-and line, and is fatal or counted.
+In: .txt files (one document each), .jsonl files and tables whose rows have a text, or messages in
+Hugging Face layout. Out: `str`s and `Conversation`s in order; what cannot be used is named with its
+file and line, and is fatal or counted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from matryo.errors import CheckpointError, InputError
+from matryo.train.tables import is_table, table_rows
 
 NAMED = 5  # bad rows that a message names
 _MAX_LINE = 64 << 20
@@ -51,8 +52,14 @@ class Reader:
         read.
         """
         for path in files:
+            if is_table(path):
+                yield from self._table(path)
+                continue
             if path.suffix not in (".txt", ".jsonl"):
-                raise InputError(f"{path}: expected a .txt or .jsonl file")
+                raise InputError(
+                    f"{path}: expected a .txt or .jsonl file, a .parquet or .arrow table, or a "
+                    "directory that datasets saved"
+                )
             try:
                 yield from self._text(path) if path.suffix == ".txt" else self._lines(path)
             except OSError as error:
@@ -97,6 +104,16 @@ class Reader:
             raise ValueError("not JSON") from None
         if not isinstance(row, dict):
             raise ValueError(f"expected an object, got {type(row).__name__}")
+        return self._used(row, path, number)
+
+    def _table(self, path: Path) -> Iterator[str | Conversation]:
+        for number, row in enumerate(table_rows(path), 1):
+            try:
+                yield self._used(row, path, number)
+            except ValueError as error:
+                self.refuse(f"{path.name}:{number}: {error}")
+
+    def _used(self, row: Mapping[str, Any], path: Path, number: int) -> str | Conversation:
         if "messages" in row:
             return _conversation(row, f"{path.name}:{number}", path.parent, self.names)
         text = row.get(self.field)

@@ -11,7 +11,8 @@ n pictures or clips · S soft ids of one · d model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ class EncoderTeacher:
         """Reads a Hugging Face directory. Raises CheckpointError."""
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
+            # Of any other config transformers makes a model with encoders of full size.
+            document = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+            if document.get("model_type") != "gemma3n" or "text_config" not in document:
+                raise ValueError("config.json has no encoders")
             model = Gemma3nForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
         except Exception as error:  # whatever a broken file makes its readers raise
             reason = " ".join(str(error).split())[:300]
@@ -78,6 +83,20 @@ class FeatureRegression(torch.nn.Module):
             {kind: torch.nn.Linear(width, teacher_width) for kind in kinds}
         )
 
+    def losses(
+        self,
+        soft: Mapping[str, torch.Tensor],
+        wanted: Mapping[str, torch.Tensor],
+        num_tokens: Sequence[int],
+    ) -> dict[str, torch.Tensor]:
+        """Of every kind that a batch has; num_tokens: of each clip."""
+        counts = {"audio": torch.tensor(num_tokens)} if num_tokens else {}
+        return {
+            f"{kind} features": self(kind, soft[kind], wanted[kind], counts.get(kind))
+            for kind in self.projections
+            if kind in soft and kind in wanted
+        }
+
     def forward(
         self,
         kind: str,
@@ -97,7 +116,8 @@ class FeatureRegression(torch.nn.Module):
         if num_tokens is not None:
             kept = torch.arange(soft.shape[1], device=soft.device)[None] < num_tokens[:, None]
             error, size = error[kept], size[kept]
-        return error.mean() / size.mean().clamp(min=1e-12)
+        loss: torch.Tensor = error.mean() / size.mean().clamp(min=1e-12)
+        return loss
 
 
 def resampled(features: torch.Tensor, count: int) -> torch.Tensor:

@@ -24,20 +24,20 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from matryo.checkpoint.atomic import alone, replace_text
 from matryo.errors import ConfigError, TrainingError
 from matryo.inputs.tokenizer import Tokenizer
-from matryo.train import resume
+from matryo.train import adapters, resume, rungs
 from matryo.train.export import Exported, export
-from matryo.train.journal import Journal, plot
+from matryo.train.journal import Journal, plot, read
 from matryo.train.meter import Clock, measured_peak, operations
 from matryo.train.mixture import Mixture
 from matryo.train.nested import nest
 from matryo.train.objective import LossWeights, NestedObjective
 from matryo.train.optimizer import make_optimizers, set_rate
 from matryo.train.recipe import Recipe
-from matryo.train.sources import make_encoders, open_data, probes_of
+from matryo.train.sources import make_encoders, make_teacher, open_data, probes_of
 from matryo.train.start import make_model, make_schedule
 from matryo.train.step import accumulate, described, evaluate, prepare
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, ADAPTER = "checkpoints", "adapter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,9 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     start = make_model(recipe.model, recipe.seed)
     model, directory = start.model, start.directory
     config = nest(model)
+    if recipe.adapter is not None:
+        torch.manual_seed(recipe.seed)
+        adapters.attach(model, recipe.adapter)
     if recipe.recompute:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.to(accelerator.device)
@@ -116,7 +119,13 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
         hidden=o.hidden,
         temperature=o.temperature,
     )
-    objective = NestedObjective(model, weights)
+    t = recipe.teacher
+    outside = LossWeights() if t is None else LossWeights(
+        cross_entropy=t.cross_entropy, divergence=t.divergence, temperature=t.temperature
+    )  # fmt: skip
+    with accelerator.main_process_first():
+        teacher = make_teacher(recipe, tokenizer, corpora, say)
+    objective = NestedObjective(model, weights, outside=outside)
     objective.train()
     encoders = make_encoders(recipe, start, config, corpora)
     heads = None if encoders is None else encoders.auxiliary.to(accelerator.device)
@@ -146,6 +155,9 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     say(f"{peak / 1e9:,.0f} GFLOP/s at most ({torch.get_num_threads()} threads, {dtype})")
     clock, losses, found = Clock(), dict[str, float](), dict[str, dict[str, float]]()
     with _journal(recipe, accelerator, step, say) as journal, ThreadPoolExecutor(1) as reader:
+        if held_out is not None and step == 0 and recipe.model.start is not None:
+            found = evaluate(objective, encoders, schedule.rungs, held_out, recipe)
+            journal.write({"step": 0, "held_out": found})
         upcoming = reader.submit(prepare, rows, step, position, recipe, accelerator)
         while step < recipe.schedule.steps:
             clock.start()
@@ -153,7 +165,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
             taken = upcoming.result()
             # While this step is computed, the pictures and sounds of the next are read.
             upcoming = reader.submit(prepare, rows, step + 1, taken.after, recipe, accelerator)
-            values = accumulate(objective, encoders, passes, taken, accelerator)
+            values = accumulate(objective, encoders, passes, taken, accelerator, teacher)
             norm = _gradient_norm(objective, heads, recipe.optimizer.clip)
             _check(values, norm, step, described(taken.places), last_good)
             scale = recipe.schedule.scale(step)
@@ -195,6 +207,11 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     exported: list[Exported] = []
     if accelerator.is_main_process:
         plot(recipe.output)
+        _compare(recipe.output, found, schedule.widest, say)
+        if recipe.adapter is not None:
+            adapters.save(model, recipe.output / ADAPTER, str(recipe.model.start))
+            adapters.merge(model)
+    if accelerator.is_main_process and (recipe.adapter is None or recipe.adapter.merge):
         exported = export(
             model,
             schedule.rungs,
@@ -214,6 +231,18 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return Report(step, losses, found, exported)
+
+
+def _compare(output: Path, after: rungs.Measured, widest: str, say: Callable[[str], None]) -> None:
+    """Says what training did to every rung, if they were measured before it."""
+    before = next((r["held_out"] for r in read(output) if r["step"] == 0), None)
+    if before is None:
+        return
+    found = rungs.changes(before, after)
+    for line in rungs.table(found):
+        say(line)
+    for warning in rungs.warnings(found, widest):
+        say(f"warning: {warning}")
 
 
 def _gradient_norm(

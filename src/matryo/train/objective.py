@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 
 from matryo.plan import Plan
-from matryo.train.head import IGNORED, LOGITS, Head, head_loss
+from matryo.train.head import IGNORED, LOGITS, Head, HeadLoss, head_loss
 from matryo.train.nested import LanguageModel, hidden_states, softcap
+from matryo.train.topk import TopTargets, topk_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +52,26 @@ class PassLoss:
 class NestedObjective(torch.nn.Module):
     """A nested model with its loss, as one module: what wraps it, to shard it, sees it all."""
 
-    def __init__(self, model: LanguageModel, weights: LossWeights, logits: int = LOGITS) -> None:
-        """logits: how many are held at a time; a larger number needs memory and saves little."""
+    def __init__(
+        self,
+        model: LanguageModel,
+        weights: LossWeights,
+        logits: int = LOGITS,
+        outside: LossWeights | None = None,
+    ) -> None:
+        """logits: how many are held at a time; a larger number needs memory and saves little ·
+        outside: of passes that another model teaches
+        """
         super().__init__()
         self.model, self.weights, self.logits = model, weights, logits
+        self.outside = outside or LossWeights()
 
     def forward(
         self,
         input_ids: torch.Tensor,
         labels: torch.Tensor,
         plan: Plan | None = None,
-        teacher: torch.Tensor | None = None,
+        teacher: torch.Tensor | Head | TopTargets | None = None,
         **media: torch.Tensor,
     ) -> PassLoss:
         """input_ids, labels (B, T): labels[t] is the id after input_ids[t], or IGNORED.
@@ -69,11 +79,20 @@ class NestedObjective(torch.nn.Module):
         media: pictures and sounds as the model's forward takes them
 
         teacher (B, T, d): final states of the widest plan on the same ids; None = learn from the
-        text alone
+        text alone; or what another model expects after each id
         """
         hidden = hidden_states(self.model, plan, input_ids=input_ids, **media)
-        weights = self.weights if teacher is not None else LossWeights()
         head, cap = self.model.lm_head.weight, softcap(self.model)
+        if isinstance(teacher, (Head, TopTargets)):
+            taught = self._taught_outside(Head(hidden, head, cap), labels, teacher)
+            return PassLoss(
+                taught.loss,
+                taught.cross_entropy,
+                taught.divergence,
+                torch.zeros_like(taught.divergence),
+                hidden,
+            )
+        weights = self.weights if teacher is not None else LossWeights()
         parts = head_loss(
             Head(hidden, head, cap),
             labels,
@@ -89,6 +108,21 @@ class NestedObjective(torch.nn.Module):
             error = relative_distance(hidden[wanted], teacher.detach()[wanted])
             loss, distance = loss + weights.hidden * error, error.detach()
         return PassLoss(loss, parts.cross_entropy, parts.divergence, distance, hidden)
+
+    def _taught_outside(
+        self, student: Head, labels: torch.Tensor, teacher: Head | TopTargets
+    ) -> HeadLoss:
+        """Of a pass that another model teaches."""
+        o = self.outside
+        if isinstance(teacher, TopTargets):
+            return topk_loss(
+                student, labels, teacher,
+                cross_entropy=o.cross_entropy, divergence=o.divergence, logits=self.logits,
+            )  # fmt: skip
+        return head_loss(
+            student, labels, teacher=teacher, cross_entropy=o.cross_entropy,
+            divergence=o.divergence, temperature=o.temperature, logits=self.logits,
+        )  # fmt: skip
 
 
 def relative_distance(hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

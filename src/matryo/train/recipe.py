@@ -144,6 +144,60 @@ class ObjectiveRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherRecipe:
+    """Other models to learn from.
+
+    model: a directory of any causal model of transformers with the same tokenizer; it teaches every
+    pass that the widest rung does not teach · top: how many likeliest ids of each expectation are
+    kept in a file, made once; 0 = it runs beside · cross_entropy, divergence: weights of what is
+    learned from the text and from it, at a temperature (1 if a file is kept)
+    encoders: a directory of a Gemma 3n whose encoders teach ours by their features · features: the
+    weight of that
+    """
+
+    model: Path | None = None
+    top: int = 0
+    cross_entropy: float = 1.0
+    divergence: float = 1.0
+    temperature: float = 1.0
+    encoders: Path | None = None
+    features: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.encoders is None:
+            raise ConfigError("teacher: give a model, encoders or both")
+        for key in ("top", "cross_entropy", "divergence", "features"):
+            _at_least(getattr(self, key), 0, f"teacher.{key}")
+        _at_least(self.temperature, 0.01, "teacher.temperature", 100.0)
+        if self.top and self.temperature != 1.0:
+            raise ConfigError("teacher.temperature must be 1 where teacher.top keeps a file")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterRecipe:
+    """LoRA: factors of `rank` beside frozen matrices, whose product counts alpha / rank.
+
+    dropout: of the factors' input · targets: which matrices of every layer · merge: export the
+    model with the product added; the adapter itself is always kept
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[
+        Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...
+    ] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        _at_least(self.rank, 1, "adapter.rank", 4096)
+        _at_least(self.dropout, 0.0, "adapter.dropout", 0.99)
+        _at_least(self.alpha, 1e-6, "adapter.alpha")
+        if not self.targets:
+            raise ConfigError("adapter.targets is empty; name at least one matrix")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerRecipe:
     """name: adamw, or muon (orthogonalised momentum) for the layers' matrices and adamw for the
     rest.
@@ -233,6 +287,8 @@ class Recipe:
     schedule: ScheduleRecipe
     objective: ObjectiveRecipe = field(default_factory=ObjectiveRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    teacher: TeacherRecipe | None = None
+    adapter: AdapterRecipe | None = None
     export: ExportRecipe = field(default_factory=ExportRecipe)
     rows: int = 8
     accumulate: int = 1
@@ -251,6 +307,10 @@ class Recipe:
         _at_least(self.seed, 0, "seed", 2**63 - 1)
         if self.threads is not None:
             _at_least(self.threads, 1, "threads", 1024)
+        if self.adapter is not None and self.model.start is None:
+            raise ConfigError(
+                "adapter: a model from scratch has nothing to adapt; give model.start"
+            )
 
     @classmethod
     def from_file(cls, path: Path, settings: Iterable[str] = ()) -> Recipe:

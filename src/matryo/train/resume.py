@@ -24,7 +24,9 @@ FREE = frozenset(
     {"output", "schedule", "export", "save_every", "evaluate_every", "keep", "threads",
      "deterministic", "recompute", "data.held_out", "data.held_out_rows", "data.cache"}
 )  # fmt: skip
-_PATHS = frozenset({"data.files", "model.start", "model.tokenizer"})
+_PATHS = frozenset(
+    {"data.files", "model.start", "model.tokenizer", "teacher.model", "teacher.encoders"}
+)
 
 
 def save(
@@ -42,7 +44,11 @@ def save(
     path = directory / f"step-{progress['step']:08d}.pt"
     state = {
         "format": _FORMAT,
-        "weights": {name: value.detach() for name, value in model.named_parameters()},
+        "weights": {
+            name: value.detach()
+            for name, value in model.named_parameters()
+            if value.requires_grad  # the others are the start's
+        },
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "torch_rng": torch.get_rng_state(),
         "accelerator_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -104,6 +110,8 @@ def restore(
     weights = state.pop("weights")
     with torch.no_grad():
         for name, value in model.named_parameters():
+            if not value.requires_grad:
+                continue
             if name not in weights or weights[name].shape != value.shape:
                 raise CheckpointError("does not fit the model", file=str(path), tensor=name)
             value.copy_(weights[name])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from matryo.config import TextConfig
 from matryo.errors import ConfigError
@@ -25,12 +26,15 @@ from matryo.train.conversation import ConversationEncoder, towers_of
 from matryo.train.data import Corpus, open_corpus
 from matryo.train.encoders import SoftEmbeddings
 from matryo.train.export import Probe
+from matryo.train.features import KINDS, EncoderTeacher
 from matryo.train.media_store import MediaShape
 from matryo.train.recipe import Recipe
 from matryo.train.start import Start
 from matryo.train.step import Encoders
+from matryo.train.teachers import INDEX as TEACHER_INDEX
+from matryo.train.teachers import CachedTeacher, Teacher, cache_key, make_cache, open_teacher
 
-TOKENS, HELD_OUT = "tokens", "held-out"
+TOKENS, HELD_OUT, TEACHER = "tokens", "held-out", "teacher"
 
 
 def open_data(
@@ -77,8 +81,8 @@ def make_encoders(
     """What encoders learn beside the decoder; None if nothing. Raises ConfigError if the rows have
     nothing of what is asked for.
     """
-    o = recipe.objective
-    if not (o.classes or o.ctc):
+    o, wanted = recipe.objective, None if recipe.teacher is None else recipe.teacher.encoders
+    if not (o.classes or o.ctc or wanted):
         return None
     labels = {label for corpus in corpora for label in corpus.labels}
     transcripts = {text for corpus in corpora for text in corpus.transcripts}
@@ -86,11 +90,55 @@ def make_encoders(
         if weight and not found:
             raise ConfigError(f"no row has a {name}, which objective.classes or .ctc learns from")
     audio = start.towers.audio
+    auxiliary = Auxiliary(config.hidden_size, labels, transcripts, classes=o.classes, ctc=o.ctc)
+    teacher: EncoderTeacher | None = None
+    if recipe.teacher is not None and wanted is not None:
+        kinds = tuple(kind for kind in KINDS if getattr(start.towers, kind) is not None)
+        if not kinds:
+            raise ConfigError("teacher.encoders: this model has no encoders to teach")
+        teacher = EncoderTeacher.open(wanted)
+        auxiliary.learn_features(config.hidden_size, teacher.width, kinds, recipe.teacher.features)
     return Encoders(
-        Auxiliary(config.hidden_size, labels, transcripts, classes=o.classes, ctc=o.ctc),
+        auxiliary,
         SoftEmbeddings(start.model),
         1 if audio is None else audio.frames_per_token,
+        teacher,
     )
+
+
+def make_teacher(
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    corpora: Sequence[Corpus],
+    note: Callable[[str], None],
+) -> Teacher | None:
+    """The causal model that teaches, or its file, which is made if it is not there.
+
+    Raises ConfigError if it has another tokenizer, or a file is wanted of other rows than packed
+    texts, CheckpointError if it cannot be opened.
+    """
+    if recipe.teacher is None or recipe.teacher.model is None:
+        return None
+    source, top = recipe.teacher.model, recipe.teacher.top
+    if not top:
+        return open_teacher(source, tokenizer)
+    sequence = recipe.data.sequence
+    if any(len(corpus.index) for corpus in corpora):
+        raise ConfigError("teacher.top keeps expectations of texts alone: use 0 for conversations")
+    if top > len(tokenizer):
+        raise ConfigError(f"teacher.top is {top}; there are {len(tokenizer)} ids")
+    places = [(corpus, row) for corpus in corpora for row in range(corpus.num_rows(sequence))]
+
+    def rows(number: int) -> npt.NDArray[np.int64]:
+        corpus, row = places[number]
+        return corpus.row(row, sequence).ids[:-1]
+
+    key = cache_key(source, ":".join(corpus.digest for corpus in corpora), sequence, top)
+    directory = recipe.output / TEACHER
+    if not (directory / TEACHER_INDEX).exists():
+        note(f"asking the teacher about {len(places):,} rows, once")
+        make_cache(open_teacher(source, tokenizer), directory, key, rows, len(places), top)
+    return CachedTeacher(directory, key, rows, len(places), top)
 
 
 def probes_of(corpora: Sequence[Corpus], recipe: Recipe) -> list[Probe]:

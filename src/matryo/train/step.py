@@ -21,9 +21,11 @@ from matryo.train.auxiliary import Auxiliary
 from matryo.train.batch import Batch, make_batch
 from matryo.train.data import Corpus
 from matryo.train.encoders import SoftEmbeddings, auxiliary_losses, encode, num_tokens
+from matryo.train.features import EncoderTeacher
 from matryo.train.mixture import Mixture
 from matryo.train.objective import NestedObjective
 from matryo.train.recipe import Recipe
+from matryo.train.teachers import Teacher, expected
 from matryo.train.widths import Pass
 
 _CHANGES = 2  # apart from other draws of the same seed and step
@@ -31,11 +33,14 @@ _CHANGES = 2  # apart from other draws of the same seed and step
 
 @dataclass(frozen=True, slots=True)
 class Encoders:
-    """What the encoders learn from. frames_per_token: mel frames of one embedding of sound."""
+    """What the encoders learn from. frames_per_token: mel frames of one embedding of sound ·
+    teacher: whose features are learned
+    """
 
     auxiliary: Auxiliary
     soft: SoftEmbeddings
     frames_per_token: int
+    teacher: EncoderTeacher | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +86,11 @@ def accumulate(
     passes: Sequence[Pass],
     rows: StepRows,
     accelerator: Accelerator,
+    teacher: Teacher | None = None,
 ) -> dict[str, dict[str, float]]:
     """Gradients of one step; returns its losses by pass, means over labels and processes.
 
-    passes: none = the encoders learn alone
+    passes: none = the encoders learn alone · teacher: of the passes that the widest does not teach
     """
     learns = objective.weights.need_teacher
     sums = torch.zeros(max(1, len(passes)), 3, device=accelerator.device)
@@ -100,10 +106,17 @@ def accumulate(
             loss = _beside(encoders, batch, len(rows.batches), beside)
             if loss is not None:
                 loss.backward()
-        teacher: torch.Tensor | None = None
+        outside = None if teacher is None or not passes else expected(teacher, batch)
+        states: torch.Tensor | None = None  # of the widest pass, for the narrower ones
         for number, one in enumerate(passes):
             with accelerator.autocast(), torch.set_grad_enabled(one.weight > 0):
-                out = objective(batch.input_ids, batch.labels, one.plan, teacher, **batch.media)
+                out = objective(
+                    batch.input_ids,
+                    batch.labels,
+                    one.plan,
+                    outside if states is None else states,
+                    **batch.media,
+                )
             if one.weight > 0:
                 loss = out.loss * (one.weight * share)
                 if encoders is not None and not taught:
@@ -113,19 +126,21 @@ def accumulate(
             found = torch.stack([out.cross_entropy, out.divergence, out.distance])
             sums[number] += found.detach() * share
             if learns and number == 0:
-                teacher = out.hidden.detach()
+                states = out.hidden.detach()
         if encoders is not None:
             encoders.soft.take()  # of passes that taught it nothing
-    return _reported(objective, passes, sums, beside, accelerator)
+    return _reported(objective, passes, sums, beside, accelerator, teacher is not None)
 
 
 def _beside(
     encoders: Encoders, batch: Batch, parts: int, sums: dict[str, list[float]]
 ) -> torch.Tensor | None:
     """The weighted auxiliary losses of the last pass; each is added to `sums`."""
-    found = auxiliary_losses(
-        encoders.auxiliary, encoders.soft.take(), batch, encoders.frames_per_token
-    )
+    soft = encoders.soft.take()
+    found = auxiliary_losses(encoders.auxiliary, soft, batch, encoders.frames_per_token)
+    if encoders.teacher is not None and soft:
+        counts = num_tokens(batch, encoders.frames_per_token) if "audio" in soft else []
+        found |= encoders.auxiliary.regression.losses(soft, encoders.teacher(batch.media), counts)
     total: torch.Tensor | None = None
     for name, loss in found.items():
         sums.setdefault(name, []).append(float(loss.detach()))
@@ -140,6 +155,7 @@ def _reported(
     sums: torch.Tensor,
     beside: Mapping[str, Sequence[float]],
     accelerator: Accelerator,
+    has_teacher: bool,
 ) -> dict[str, dict[str, float]]:
     if accelerator.num_processes > 1:
         torch.distributed.all_reduce(sums)
@@ -152,8 +168,10 @@ def _reported(
     for number, one in enumerate(passes):
         cross_entropy, divergence, distance = means[number]
         values["losses"][one.name] = cross_entropy
-        if objective.weights.need_teacher and number:
+        from_widest = objective.weights.need_teacher and number > 0
+        if from_widest or has_teacher:
             values["divergences"][one.name] = divergence
+        if from_widest:
             values["distances"][one.name] = distance
     values["losses"] |= {name: float(np.mean(found)) for name, found in beside.items()}
     return {key: value for key, value in values.items() if value}

@@ -23,6 +23,7 @@ from transformers.utils import logging
 
 from matryo.checkpoint.atomic import check_space, replace_text, replacing
 from matryo.errors import CheckpointError, ConfigError
+from matryo.train.batch import Batch
 from matryo.train.head import Head
 from matryo.train.topk import TopTargets
 
@@ -83,13 +84,25 @@ class CachedTeacher:
 
     def __call__(self, ids: torch.Tensor) -> TopTargets:
         """What it expects after ids (B, T): (B, T, K). Raises CheckpointError for unknown rows."""
-        found = [self._places.get(row.tobytes()) for row in ids.cpu().numpy()]
-        if None in found:
+        found = [self._places.get(row.tobytes(), -1) for row in ids.cpu().numpy()]
+        if min(found) < 0:
             raise CheckpointError("a row is not in the teacher's file: delete it to make it again")
         return TopTargets(
             torch.from_numpy(self._ids[found].astype(np.int64)).to(ids.device),
             torch.from_numpy(self._values[found].astype(np.float32)).to(ids.device),
         )
+
+
+Teacher = OnlineTeacher | CachedTeacher
+
+
+def expected(teacher: Teacher, batch: Batch) -> Head | TopTargets:
+    """What a teacher expects after every id of a batch. Raises ConfigError for pictures and sounds,
+    which it cannot see.
+    """
+    if batch.media:
+        raise ConfigError("teacher.model reads text alone; these rows have pictures or sounds")
+    return teacher(batch.input_ids)
 
 
 def open_teacher(source: Path, tokenizer: Any) -> OnlineTeacher:
