@@ -22,7 +22,9 @@ from matryo.loading.model import Model
 from matryo.plan import Plan
 
 PROMPT, DECODED, ROUNDS = 64, 12, 3
-"""Tokens of a prompt and behind it, and turns that count."""
+"""Tokens of a prompt and behind it, and turns that count: at least so many."""
+MEASURED_S, MAX_ROUNDS = 0.5, 15
+"""Models whose turns are shorter take more of them, for so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,12 @@ class Meter:
     def speed(self, plan: Plan) -> Speed:
         """A plan in turns with the largest."""
         self._run(plan)
-        prefill, decode = [], []
-        for _ in range(ROUNDS):
+        prefill: list[float] = []
+        decode: list[float] = []
+        started = time.perf_counter()
+        while len(decode) < ROUNDS or (
+            len(decode) < MAX_ROUNDS and time.perf_counter() - started < MEASURED_S
+        ):
             beside, own = self._run(self._largest), self._run(plan)
             prefill.append(own.prefill_ms / beside.prefill_ms)
             decode.append(own.decode_ms / beside.decode_ms)

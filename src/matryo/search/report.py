@@ -47,7 +47,7 @@ def markdown(document: Mapping[str, Any], picture: str | None = None) -> str:
     lines += [
         "",
         "Bold: the model's own sizes. The line is straight, over effective parameters, from the "
-        "smallest to the largest; a plan is above it for sure if the interval does not hold 0. "
+        "smallest to the largest; an interval without 0 says that other rows would agree. "
         "Times are milliseconds a token.",
     ]
     return "\n".join(lines) + "\n"
@@ -108,6 +108,7 @@ def _draw_quality(axes: Any, document: Mapping[str, Any]) -> None:
         ylabel=f"{label} ({better} is better)",
         title=f"{document['model']['name']}: {task['name']}, {task['rows_held_out']} rows held out",
     )
+    axes.margins(x=0.1)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
@@ -154,9 +155,11 @@ def _count(effective: int) -> str:
 
 def interval_text(figure: Mapping[str, float | None], sign: str = "") -> str:
     """`1.234 [1.200, 1.270]`."""
-    value, low, high = figure["value"], figure["low"], figure["high"]
-    if value is None:
+    # Rounded first, and 0.0 added: a zero is never "-0.000".
+    shown = [
+        None if one is None else f"{round(one, 3) + 0.0:{sign}.3f}"
+        for one in (figure["value"], figure["low"], figure["high"])
+    ]
+    if shown[0] is None:
         return "-"
-    if low is None or high is None:
-        return f"{value:{sign}.3f}"
-    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+    return shown[0] if None in shown else f"{shown[0]} [{shown[1]}, {shown[2]}]"

@@ -10,6 +10,7 @@ import pytest
 import matryo
 from matryo.loading import Model
 from matryo.plan import Plan
+from matryo.search import measure
 from matryo.search.measure import Meter, Speed, device
 
 
@@ -29,6 +30,7 @@ def test_a_plan_is_measured_in_turns_with_the_largest(
         )
 
     monkeypatch.setattr(meter, "_run", run)
+    monkeypatch.setattr(measure, "MEASURED_S", 0.0)
     assert meter.calibrate(Speed(10.0, 20.0)) == Speed(10.0, 20.0)
     speed = meter.speed(small)
     assert runs == [small, large, small, large, small, large, small]

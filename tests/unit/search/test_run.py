@@ -17,7 +17,7 @@ from matryo.loading import Model
 from matryo.plan import Plan
 from matryo.search import Found, SearchSettings, search
 from matryo.search.measure import Meter, Speed
-from matryo.search.report import draw, markdown
+from matryo.search.report import draw, interval_text, markdown
 from matryo.search.space import effective
 
 SETTINGS = SearchSettings(
@@ -201,3 +201,9 @@ def test_one_of_several_parts_has_to_be_chosen(model: Model, tmp_path: Path) -> 
     file.write_text('{"text": "a", "task": "x"}\n{"text": "b", "task": "y"}\n')
     with pytest.raises(InputError, match=r"has several parts: choose .* one of x, y"):
         found_with(model, read_task(file), tmp_path / "s.sqlite")
+
+
+def test_intervals_are_written_with_what_is_known() -> None:
+    assert interval_text({"value": 1.23456, "low": 1.0, "high": 2.0}) == "1.235 [1.000, 2.000]"
+    assert interval_text({"value": -1e-9, "low": None, "high": None}, "+") == "+0.000"
+    assert interval_text({"value": None, "low": None, "high": None}) == "-"
