@@ -1,8 +1,9 @@
 """Put measured figures and pictures into docs/evaluation.md and docs/search.md.
 
-In: docs/results/evaluation.json (from `matryo eval --json`) and docs/results/search.json (from `matryo
-search -o`). Out: the tables between the marks of the two pages, and docs/images/evaluation.png and
-search.png; with `--check` nothing is written, and the exit code says whether the tables are fresh.
+In: docs/results/evaluation.json (from `matryo eval --json`) and docs/results/search.json (from
+`matryo search -o`). Out: the tables between the marks of the two pages, and
+docs/images/evaluation.png and search.png; with `--check` nothing is written, and the exit code says
+whether the tables are fresh.
 """
 
 from __future__ import annotations
