@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.program import COMMAND, environment, invoke
+from e2e.program import COMMAND, environment, invoke, matryo
 
 QUESTIONS = [
     {"question": f"a b {number}", "choices": ["the", "b a e", "th"], "answer": number % 3}
@@ -76,7 +76,7 @@ def test_a_killed_search_goes_on_and_writes_plans_that_every_size_option_takes(
     process.wait()
     known = kept_rows(store)
     assert known >= 100 and not plans.exists()
-    done = invoke(*words, home=home, COLUMNS="140")
+    done = matryo(*words, home=home, COLUMNS="140")
     assert done.returncode == 0, done.stderr
     assert kept_rows(store) > known
     assert "small *" in done.stdout and "large *" in done.stdout

@@ -26,7 +26,7 @@ Columns = Callable[[Sequence[Item], Sequence[Result]], F64]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure. unit: `""` for plain numbers, `%` for shares · scale: of the figure as shown."""
+    """One figure. unit: `%` for shares, nothing for plain numbers · columns, value: as above."""
 
     name: str
     higher_is_better: bool

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matryo.errors import InputError
+from matryo.errors import InputError, PlanError
 from matryo.evaluate.evaluator import Evaluator, Progress, Settings
 from matryo.evaluate.report import PartReport, Report, size_of
 from matryo.evaluate.store import Store
 from matryo.evaluate.task import Task
 from matryo.loading.model import Model
+from matryo.plan import Plan
 
 __all__ = ["Settings", "evaluate"]
 
@@ -33,7 +34,7 @@ def evaluate(
     Raises InputError if nothing of the task can be evaluated, PlanError for a size that cannot run.
     """
     chosen = settings or Settings()
-    plans = {name: model.plan(name) for name in sizes or different_sizes(model)}
+    plans = {name: model.plan(name) for name in sizes or plans_at_hand(model)}
     evaluator = Evaluator(model, chosen, store=store)
     items, left_out = evaluator.items(task.rows)
     total = len(items) * len(plans)
@@ -83,14 +84,12 @@ def evaluate(
     )
 
 
-def different_sizes(model: Model) -> list[str]:
-    """Names of the plans that can run, smallest first; of equal plans the first name."""
-    from matryo.errors import PlanError
-
-    found: dict[object, str] = {}
+def plans_at_hand(model: Model) -> dict[str, Plan]:
+    """The model's plans that can run, smallest first; of equal plans the first name."""
+    found: dict[Plan, str] = {}
     for name in model.plans:
         try:
             found.setdefault(model.plan(name), name)
         except PlanError:  # needs a file that is not there
             continue
-    return list(found.values())
+    return {name: plan for plan, name in found.items()}

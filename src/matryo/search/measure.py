@@ -23,7 +23,7 @@ from matryo.plan import Plan
 
 PROMPT, DECODED, ROUNDS = 64, 12, 3
 """Tokens of a prompt and behind it, and turns that count: at least so many."""
-MEASURED_S, MAX_ROUNDS = 0.5, 15
+MEASURED_S, MAX_ROUNDS = 0.1, 15
 """Models whose turns are shorter take more of them, for so many seconds."""
 
 
@@ -50,6 +50,9 @@ class Meter:
         self._ids = generator.integers(limit // 2, limit, count).astype(np.int32)
         self._decoded = min(DECODED, model.engine.context - count)
         self.reference = Speed(0.0, 0.0)
+        # Of files that are none of the weights', such as encoders; and weights packed in memory.
+        self._floor: int | None = None
+        self._private = self._weight_bytes("private")
 
     def calibrate(self, known: Speed | None = None) -> Speed:
         """The speed of the largest plan, which all others are beside; measured once."""
@@ -80,13 +83,19 @@ class Meter:
         memory all of them.
         """
         self._model.forget_pages()
-        before = _mapped_bytes(self._model)
+        if self._floor is None:
+            self._floor = self._weight_bytes("mapped")
         self._run(plan)
-        mapped = _mapped_bytes(self._model) - before
-        private = sum(
-            row.resident_bytes for row in self._model.ledger().rows if row.name == "weights"
+        mapped = self._weight_bytes("mapped")
+        return max(mapped - self._floor, 0) + self._private
+
+    def _weight_bytes(self, kind: str) -> int:
+        """Resident bytes of all mapped files, or of weights in private memory."""
+        return sum(
+            row.resident_bytes
+            for row in self._model.ledger().rows
+            if row.kind == kind and (kind == "mapped" or row.name == "weights")
         )
-        return max(mapped, 0) + private
 
     def _run(self, plan: Plan) -> Speed:
         engine = self._model.engine
@@ -114,7 +123,3 @@ def device() -> dict[str, Any]:
 
 def _median(speeds: Sequence[Speed]) -> Speed:
     return Speed(median(one.prefill_ms for one in speeds), median(one.decode_ms for one in speeds))
-
-
-def _mapped_bytes(model: Model) -> int:
-    return sum(row.resident_bytes for row in model.ledger().rows if row.kind == "mapped")

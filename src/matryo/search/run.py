@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matryo.errors import InputError
+from matryo.evaluate.run import plans_at_hand
 from matryo.evaluate.store import Store
 from matryo.evaluate.task import Task
 from matryo.loading.model import Model
@@ -24,7 +25,7 @@ from matryo.search.laboratory import Laboratory
 from matryo.search.patterns import patterns
 from matryo.search.sensitivity import Change, chain, measure_changes, thinned
 from matryo.search.settings import SearchSettings
-from matryo.search.space import Point, Space, plans_at_hand
+from matryo.search.space import Point, Space
 
 Progress = Callable[[float, float | None, str], None]
 

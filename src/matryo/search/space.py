@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from matryo.config import GROUP, TextConfig
-from matryo.errors import InputError, PlanError
+from matryo.errors import InputError
+from matryo.evaluate.run import plans_at_hand
 from matryo.loading.model import Model
 from matryo.model.parameters import count_parameters
 from matryo.plan import Plan
@@ -94,17 +95,6 @@ def with_middles(widths: frozenset[int]) -> tuple[int, ...]:
     ordered = sorted(widths)
     middles = {(a + b) // 2 // GROUP * GROUP for a, b in pairwise(ordered)}
     return tuple(sorted({*ordered, *middles}))
-
-
-def plans_at_hand(model: Model) -> dict[str, Plan]:
-    """The model's plans that can run, smallest first; of equal plans the first name."""
-    found: dict[Plan, str] = {}
-    for name in model.plans:
-        try:
-            found.setdefault(model.plan(name), name)
-        except PlanError:  # needs a file that is not there
-            continue
-    return {name: plan for plan, name in found.items()}
 
 
 def effective(config: TextConfig, plan: Plan) -> int:

@@ -5,6 +5,7 @@ scikit-learn and more, so it is not among the packages of the tests.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +122,6 @@ def test_the_harness_runs_local_tasks(lm: Any, tmp_path: Path) -> None:
 def test_the_package_is_named_if_it_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "lm_eval.__main__", None)
+    monkeypatch.setitem(sys.modules, "lm_eval.__main__", None)
     assert harness.main() == 1
     assert "pip install 'matryo[eval]'" in capsys.readouterr().err

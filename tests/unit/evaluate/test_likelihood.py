@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from matryo.engine import Engine
 from matryo.errors import InputError
 from matryo.evaluate import likelihood
 from matryo.evaluate.items import ScoreItem
 from matryo.evaluate.likelihood import Scorer, log_probabilities
 from matryo.evaluate.rows import text_row
+from matryo.kernels.reference_pages import PAGE
 from matryo.loading import Model
 from matryo.plan import Plan
 
@@ -84,7 +86,7 @@ def scores(scorer: Scorer, plan: Plan, items: list[ScoreItem]) -> list[dict[str,
 def test_what_a_family_has_in_common_is_computed_once_and_changes_nothing(
     model: Model, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, logit_bytes: int
 ) -> None:
-    """A text longer than the sliding window, in pieces: pages kept must not be overwritten."""
+    """Short items and one of many passes."""
     monkeypatch.setattr(likelihood, "LOGIT_BYTES", logit_bytes)
     long = item("long", [2], rng.integers(3, 200, 150).tolist())
     items = [*random_items(rng), long]
@@ -94,6 +96,23 @@ def test_what_a_family_has_in_common_is_computed_once_and_changes_nothing(
         assert scores(keeping, plan, items) == scores(Scorer(model.engine, "bf16"), plan, items)
     tokens = sum(len(ids) for one in items for ids in one.continuations)
     assert keeping.computed == tokens and keeping.resumed == 2 * tokens
+
+
+def test_rings_of_sliding_layers_that_go_on_overwrite_nothing_kept(
+    model: Model, rng: np.random.Generator
+) -> None:
+    """Passes of 8 tokens over a text that is longer than the rings."""
+    engine = Engine(model.engine.model, chunk=8)
+    full = model.plan("large")
+    cache = engine.new_sequence(full, "f32").cache
+    ring = min(pages.max_pages for pages in cache._layers if pages.window) * PAGE
+    long = item("long", [2], rng.integers(3, 200, 250).tolist())
+    assert ring + 64 <= 250
+    keeping = Scorer(engine, "f32", keep_bytes=1 << 30)
+    first = scores(keeping, full, [long])
+    assert scores(keeping, full, [long]) == first
+    assert keeping.resumed == keeping.computed == 250
+    np.testing.assert_allclose(first[0]["logprob"], expected(model, full, long), rtol=1e-5)
 
 
 def test_another_family_computes_its_own_and_takes_the_room_of_the_first(
