@@ -64,6 +64,12 @@ class CachedSequence:
         """Whether every cached token is, bit for bit, what `plan` would have written."""
         return all(span.plan.same_cache(plan) for span in self.spans)
 
+    def exact_until(self, plan: Plan) -> int:
+        """How many tokens from the beginning are what `plan` would have written."""
+        return next(
+            (span.start for span in self.spans if not span.plan.same_cache(plan)), len(self)
+        )
+
     def advance(self, plan: Plan, count: int) -> None:
         """Count `count` tokens that `plan` has just written."""
         if not self.spans or self.spans[-1].plan != plan:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from matryo.cli.bench import bench
 from matryo.cli.bench_video import bench_video
+from matryo.cli.calibrate import calibrate
 from matryo.cli.chat import chat
 from matryo.cli.command import command
 from matryo.cli.convert import convert
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "info": info,
     "eval": evaluate_model,
     "search": search_sizes,
+    "calibrate": calibrate,
     "bench": bench,
     "bench video": bench_video,
     "demo": demo,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from matryo.cli.answer import Result, resident_bytes
 from matryo.cli.attachments import read_attachments
-from matryo.cli.elastic import open_controller
+from matryo.cli.elastic import open_controller, open_escalation
 from matryo.cli.generate import generate
 from matryo.cli.models import open_session
 from matryo.cli.options import ElasticOptions, GenerationOptions, LoadOptions
@@ -52,6 +52,7 @@ class Conversation:
         self._load = load
         self._options = options
         self._controller = open_controller(model, load, elastic)
+        self._escalation = open_escalation(model, load, elastic)
         self._system = system
         self._commands: dict[str, Callable[[str], str]] = {
             "/attach": self._attach,
@@ -86,7 +87,12 @@ class Conversation:
         question: Message = {"role": "user", "content": content}
         messages = [*self._messages, question]
         self._last = generate(
-            self._session, messages, self._options, controller=self._controller, json=json
+            self._session,
+            messages,
+            self._options,
+            controller=self._controller,
+            escalation=self._escalation,
+            json=json,
         )
         if self._last.text:
             self._messages = [*messages, {"role": "assistant", "content": self._last.text}]
@@ -115,6 +121,8 @@ class Conversation:
     def _size(self, argument: str) -> str:
         if argument and self._controller is not None:
             raise CommandError("the policy chooses the size; leave --policy out to choose it here")
+        if argument and self._escalation is not None:
+            raise CommandError("--escalate chooses the size; leave it out to choose it here")
         if argument:
             self._session.plan = argument
         names = ", ".join(self._model.plans)

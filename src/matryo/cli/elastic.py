@@ -9,6 +9,7 @@ from matryo.cli.options import ElasticOptions, LoadOptions, PolicyName
 from matryo.cli.outcome import CommandError
 
 if TYPE_CHECKING:
+    from matryo.elastic.complexity import Escalation
     from matryo.elastic.controller import Controller
     from matryo.loading import Model
 
@@ -30,6 +31,17 @@ def open_controller(model: Model, load: LoadOptions, options: ElasticOptions) ->
         kv=load.kv.value if load.kv else None,
         exact=options.exact,
         trace=options.trace,
+    )
+
+
+def open_escalation(model: Model, load: LoadOptions, options: ElasticOptions) -> Escalation | None:
+    """What the options ask for: None unless there is --escalate."""
+    if options.escalate is None:
+        if options.thresholds is not None:
+            raise CommandError("--thresholds say when to --escalate: give both")
+        return None
+    return model.escalation(
+        large=load.size, mode=options.escalate.value, thresholds=options.thresholds
     )
 
 

@@ -11,6 +11,7 @@ from matryo.cli.options import GenerationOptions
 from matryo.cli.progress import Bar
 
 if TYPE_CHECKING:
+    from matryo.elastic.complexity import Escalation
     from matryo.elastic.controller import Controller
     from matryo.inputs.chat import Message
     from matryo.session import Session
@@ -22,12 +23,13 @@ def generate(
     options: GenerationOptions,
     *,
     controller: Controller | None = None,
+    escalation: Escalation | None = None,
     json: bool = False,
     remark: bool = True,
 ) -> Result:
     """Show an answer while it comes; Ctrl-C ends it early and is reported in the result.
 
-    controller: chooses the size while the answer is written
+    controller, escalation: choose the size while the answer is written
     remark: whether a line of figures follows the answer, if stderr is a terminal
     """
     with interruptible() as cancel, Bar("Reading the prompt", unit="tokens") as bar:
@@ -46,5 +48,6 @@ def generate(
             cancel=cancel,
             on_prefill_progress=progress,
             controller=controller,
+            escalation=escalation,
         )
         return show(events, json=json, remark=remark)

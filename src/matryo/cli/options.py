@@ -35,6 +35,14 @@ class KVKind(StrEnum):
     INT8 = "int8"
 
 
+class ModeName(StrEnum):
+    """What becomes of the cache when an unsure answer goes on at the large size."""
+
+    EXACT = "exact"
+    APPROXIMATE = "approximate"
+    REANCHOR = "reanchor"
+
+
 class PolicyName(StrEnum):
     """Who chooses the size while an answer is written."""
 
@@ -186,6 +194,20 @@ class ElasticOptions:
     exact: Annotated[
         bool, typer.Option("--exact", help="Only sizes that leave the cache exact.")
     ] = False
+    escalate: Annotated[
+        ModeName | None,
+        typer.Option(
+            help="Begin small and take --size where the answer is unsure, in a cache that stays "
+            "exact, that the small size wrote, or that is computed again where it pays.",
+            show_default=False,
+        ),
+    ] = None
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="When it is unsure: from `matryo calibrate`.", show_default=False
+        ),
+    ] = None
     trace: Annotated[
         str | None,
         typer.Option(

@@ -46,7 +46,7 @@ def run(
 
     text = read_prompt(prompt)
     from matryo.cli.attachments import read_attachments
-    from matryo.cli.elastic import open_controller
+    from matryo.cli.elastic import open_controller, open_escalation
     from matryo.cli.generate import generate
     from matryo.cli.models import open_model, open_session
 
@@ -60,6 +60,7 @@ def run(
         asked,
         generation,
         controller=open_controller(model, load, elastic),
+        escalation=open_escalation(model, load, elastic),
         json=json,
     )
     if result.cancelled:

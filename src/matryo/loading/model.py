@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matryo.config import TextConfig
+from matryo.elastic.complexity import Escalation, Mode, Thresholds
 from matryo.elastic.controller import Controller
 from matryo.elastic.ladder import levels
 from matryo.elastic.ledger import Ledger, read_ledger
@@ -345,6 +346,27 @@ class Model:
             mapped=not self._opened.arrays,
             trace=None if trace is None else Path(trace),
         )
+
+    def escalation(
+        self,
+        small: str | Path | Plan | None = None,
+        large: str | Path | Plan | None = None,
+        *,
+        mode: Mode = "approximate",
+        thresholds: Thresholds | str | Path | None = None,
+    ) -> Escalation:
+        """What takes the large size where the small one is unsure: give it to `Session.generate`.
+
+        small, large: the smallest and the largest named size if omitted · mode: exact, approximate
+        or reanchor, see `matryo.elastic.complexity` · thresholds: or a file of `matryo calibrate`
+        Raises InputError for sizes or a file that cannot be used, PlanError for unknown sizes.
+        """
+        if thresholds is None:
+            thresholds = Thresholds()
+        elif not isinstance(thresholds, Thresholds):
+            thresholds = Thresholds.load(Path(thresholds))
+        smallest = next(iter(self.plans.values())) if small is None else self.plan(small)
+        return Escalation(smallest, self.plan(large), mode, thresholds)
 
     def restore(self, path: str | Path) -> Session:
         """Continue a session that `Session.save` wrote.

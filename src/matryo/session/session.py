@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from matryo.elastic.complexity import Escalation
 from matryo.elastic.controller import Controller
 from matryo.engine import F32, Cancel, Embeddings, Engine, Progress
 from matryo.errors import CancelledError, InputError
@@ -171,6 +172,7 @@ class Session:
         cancel: Cancel | None = None,
         on_prefill_progress: Progress | None = None,
         controller: Controller | None = None,
+        escalation: Escalation | None = None,
     ) -> Iterator[Event]:
         """Generate an answer, one event a token and a last one that says why it ended.
 
@@ -185,7 +187,9 @@ class Session:
         "lookup" guesses from the text, a smaller plan by running it, "auto" tries both; each
         guesses as far as it pays
         cancel: asked before every step, such as threading.Event
-        controller: chooses the size from step to step, see `Model.controller`; without drafts
+        controller: chooses the size by the state of the machine, see `Model.controller`
+        escalation: chooses the size by how sure it is, see `Model.escalation`; one of draft,
+        controller and escalation at a time
         Raises at once InputError for prompts, ids or options that cannot be used, CapacityError if
         the prompt leaves no room for a token; while iterating CheckpointError if the weights give
         no numbers.
@@ -196,10 +200,10 @@ class Session:
             raise InputError(f"max_tokens: expected a whole number from 1, got {max_tokens!r}")
         if prompt is None and not self._ids:
             raise InputError("the session is empty and there is no prompt: give one")
-        if draft is not None and controller is not None:
+        if sum(one is not None for one in (draft, controller, escalation)) > 1:
             raise InputError(
-                "draft and controller: guessed tokens say nothing about the time of a token; "
-                "give one of the two"
+                "draft, controller and escalation each decide which size computes a token: "
+                "give one of them"
             )
         chosen = (sampling or Sampling()).resolve(self._runtime.sampling)
         drafters = make_drafters(draft, self._runtime, self._plan, lambda: self._sequence)
@@ -218,6 +222,7 @@ class Session:
             cancel,
             on_prefill_progress,
             controller,
+            escalation,
         )
 
     def logits(self, continuation: Sequence[int]) -> F32:
@@ -320,6 +325,7 @@ class Session:
         cancel: Cancel | None,
         on_progress: Progress | None,
         controller: Controller | None,
+        escalation: Escalation | None,
     ) -> Iterator[Event]:
         def chosen(logits: F32, ids: Sequence[int]) -> int:
             suppressed = self._runtime.suppressed
@@ -328,6 +334,8 @@ class Session:
         started = time.perf_counter()
         self._check_current(generation)
         reason_to_change = "" if controller is None else self._adapt(controller, begins=True)
+        if escalation is not None:
+            self.plan = escalation.plan
         self._match_cache()
         clock = Clock(started, len(self._ids), self.num_cached)
         if reason_to_change:
@@ -343,6 +351,13 @@ class Session:
         if controller is not None and clock.prompt_tokens - clock.cached_tokens == 1:
             controller.note_token(clock.prompt_seconds)  # the answer goes on where it stopped
         while reason is None:
+            if escalation is not None:
+                left = max_tokens - clock.generated_tokens
+                if reason_to_change := self._escalate(escalation, logits, left):
+                    yield self._size_event(clock, reason_to_change)
+                    self._check_current(generation)
+                    if self._plan == escalation.large:
+                        logits = self._run_waiting(None, None)
             token = chosen(logits, self._ids)
             plan = self._plan_name
             self._ids.append(token)
@@ -387,6 +402,17 @@ class Session:
             )
             self.reanchor()  # positions change
         return "" if change is None else change.reason
+
+    def _escalate(self, escalation: Escalation, logits: F32, left: int) -> str:
+        """Take the size that the last logits ask for; returns why, "" if nothing changes."""
+        plan, why = escalation.see(logits)
+        if not why:
+            return ""
+        self.plan = plan
+        start = self._sequence.exact_until(plan)
+        if plan == escalation.large and escalation.should_reanchor(len(self._ids) - start, left):
+            self._sequence.trim(start)
+        return why
 
     def _run_paced(self, controller: Controller, cancel: Cancel | None) -> F32:
         """The next logits, with the rest behind them that a controller wants."""
