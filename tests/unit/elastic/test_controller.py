@@ -176,7 +176,7 @@ def test_what_cannot_be_asked_for_is_refused(model: Model, tmp_path: Path) -> No
         model.controller("latency")
     with pytest.raises(OSError):
         model.controller("auto", trace=tmp_path)
-    with pytest.raises(InputError, match="draft and controller"):
+    with pytest.raises(InputError, match="give one of them"):
         model.session().generate(PROMPT, draft="lookup", controller=model.controller("auto"))
 
 
