@@ -15,7 +15,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ import numpy.typing as npt
 from matryo.checkpoint.atomic import replace_text
 from matryo.errors import InputError
 from matryo.plan import Plan
+
+if TYPE_CHECKING:
+    from matryo.engine import CachedSequence
 
 Measure = Literal["entropy", "margin"]
 Mode = Literal["exact", "approximate", "reanchor"]
@@ -177,6 +180,17 @@ class Escalation:
             self.large_tokens += 1
             return self.plan, f"unsure: {self.thresholds.measure} {mean:.2f}"
         return self.plan, f"sure again: {self.thresholds.measure} {mean:.2f}"
+
+    def follow(self, logits: npt.NDArray[np.float32], sequence: CachedSequence, left: int) -> str:
+        """As `see`, and drops what the large size shall compute again for an answer of `left` more
+        tokens; returns why the size changes, "" if it does not.
+        """
+        plan, why = self.see(logits)
+        if why and plan == self.large:
+            start = sequence.exact_until(plan)
+            if self.should_reanchor(len(sequence) - start, left):
+                sequence.trim(start)
+        return why
 
     def should_reanchor(self, stale: int, left: int) -> bool:
         """Whether `stale` cached tokens are worth computing again for an answer of `left` more."""

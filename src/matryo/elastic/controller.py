@@ -7,8 +7,10 @@ as far as they concern the weights' pages and the trace.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matryo.elastic.ladder import Level
 from matryo.elastic.load import Reading, Sensors
@@ -25,6 +27,12 @@ from matryo.elastic.policy import (
 from matryo.elastic.trace import Decision, Recorder
 from matryo.errors import CapacityError
 from matryo.weights import TextWeights
+
+if TYPE_CHECKING:
+    from matryo.engine import Cancel
+
+
+LONGEST_SLEEP_S = 0.05  # so that a cancellation is noticed
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,15 @@ class Controller:
     def note_token(self, seconds: float) -> None:
         """A token was decoded in so many seconds."""
         self._pace.note(seconds)
+
+    def rest_after(self, seconds: float, cancel: Cancel | None = None) -> None:
+        """A token was decoded in so many seconds: note it, and wait as long as the duty wants."""
+        self.note_token(seconds)
+        end = time.perf_counter() + seconds * self.rest
+        while (left := end - time.perf_counter()) > 0:
+            if cancel is not None and cancel.is_set():
+                break
+            time.sleep(min(left, LONGEST_SLEEP_S))
 
     def next(self, context_tokens: int, kv_bytes: int) -> Change | None:
         """Look at the machine, if that was not done just now, and say what changes.

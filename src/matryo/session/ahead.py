@@ -8,10 +8,11 @@ id, for greedy and for sampled tokens alike: not only the same distribution, the
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matryo.engine import F32
+from matryo.engine import F32, CachedSequence, Engine
 from matryo.plan import Plan
 from matryo.session.draft import Choose, Draft, Drafter
 
@@ -28,6 +29,28 @@ class Ahead:
     draft: Draft
     seconds: float
     kept: int = 0
+
+    @classmethod
+    def run(
+        cls,
+        engine: Engine,
+        sequence: CachedSequence,
+        plan: Plan,
+        last: int,
+        drafter: Drafter,
+        draft: Draft,
+    ) -> Ahead:
+        """The pass over the last id of a session and the guesses behind it."""
+        start, ids = len(sequence), (last, *draft.ids)
+        started = time.perf_counter()
+        logits = engine.extend(sequence, plan, ids)
+        return cls(start, ids, logits, plan, drafter, draft, time.perf_counter() - started)
+
+    @property
+    def first(self) -> F32:
+        """The logits (V,) after the last id that was there."""
+        logits: F32 = self.logits[0]
+        return logits
 
     def after(self, ids: Sequence[int], plan: Plan) -> F32 | None:
         """The logits (V,) after the last of `ids`, if that was guessed and `plan` is the same."""

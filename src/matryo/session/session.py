@@ -30,8 +30,6 @@ from matryo.session.pieces import Pieces
 from matryo.session.prompt import Prompt, Prompted, common_prefix, read_prompt
 from matryo.session.runtime import Runtime
 
-LONGEST_SLEEP_S = 0.05  # so that a cancellation is noticed
-
 
 class Session:
     """A conversation with a model; made by `Model.session`.
@@ -351,13 +349,13 @@ class Session:
         if controller is not None and clock.prompt_tokens - clock.cached_tokens == 1:
             controller.note_token(clock.prompt_seconds)  # the answer goes on where it stopped
         while reason is None:
-            if escalation is not None:
-                left = max_tokens - clock.generated_tokens
-                if reason_to_change := self._escalate(escalation, logits, left):
-                    yield self._size_event(clock, reason_to_change)
-                    self._check_current(generation)
-                    if self._plan == escalation.large:
-                        logits = self._run_waiting(None, None)
+            left = max_tokens - clock.generated_tokens
+            if escalation and (why := escalation.follow(logits, self._sequence, left)):
+                self.plan = escalation.plan
+                yield self._size_event(clock, why)
+                self._check_current(generation)
+                if self._plan == escalation.large:
+                    logits = self._run_waiting(None, None)
             token = chosen(logits, self._ids)
             plan = self._plan_name
             self._ids.append(token)
@@ -381,8 +379,7 @@ class Session:
                     self._check_current(generation)
                 logits = self._run_paced(controller, cancel)
             elif reason is None:
-                left = max_tokens - clock.generated_tokens
-                logits = self._next_logits(drafters, chosen, left, clock)
+                logits = self._next_logits(drafters, chosen, left - 1, clock)
         stats = clock.stats(time.perf_counter())
         yield Event(
             "done", pieces.finish(), token, clock.generated_tokens, self._plan_name, reason, stats
@@ -403,28 +400,11 @@ class Session:
             self.reanchor()  # positions change
         return "" if change is None else change.reason
 
-    def _escalate(self, escalation: Escalation, logits: F32, left: int) -> str:
-        """Take the size that the last logits ask for; returns why, "" if nothing changes."""
-        plan, why = escalation.see(logits)
-        if not why:
-            return ""
-        self.plan = plan
-        start = self._sequence.exact_until(plan)
-        if plan == escalation.large and escalation.should_reanchor(len(self._ids) - start, left):
-            self._sequence.trim(start)
-        return why
-
     def _run_paced(self, controller: Controller, cancel: Cancel | None) -> F32:
         """The next logits, with the rest behind them that a controller wants."""
         before = time.perf_counter()
         logits = self._run_waiting(None, None)
-        seconds = time.perf_counter() - before
-        controller.note_token(seconds)
-        end = time.perf_counter() + seconds * controller.rest
-        while (left := end - time.perf_counter()) > 0:
-            if cancel is not None and cancel.is_set():
-                break
-            time.sleep(min(left, LONGEST_SLEEP_S))
+        controller.rest_after(time.perf_counter() - before, cancel)
         return logits
 
     def _size_event(self, clock: Clock, reason: str) -> Event:
@@ -481,14 +461,11 @@ class Session:
             return self._run_waiting(None, None)
         room = min(left - 1, self._engine.context - len(self._ids), self._engine.chunk - 1)
         drafter, draft = first_draft(drafters, self._ids, room, chosen)
-        start, ids = self.num_cached, (self._ids[-1], *draft.ids)
-        started = time.perf_counter()
-        rows = self._engine.extend(self._sequence, self._plan, ids)
-        seconds = time.perf_counter() - started
         clock.drafted_tokens += len(draft.ids)
-        self._ahead = Ahead(start, ids, rows, self._plan, drafter, draft, seconds)
-        first: F32 = rows[0]
-        return first
+        self._ahead = Ahead.run(
+            self._engine, self._sequence, self._plan, self._ids[-1], drafter, draft
+        )
+        return self._ahead.first
 
     def _match_cache(self) -> None:
         """Make the cache one of a beginning of the ids, without the last, and of the layers that
