@@ -1,7 +1,7 @@
 """A controller under a load that comes and goes: recorded trace and figures.
 
-    python -m benchmarks.elastic_load MODEL cpu --target-ms 150 --busy 4 --out NAME.json
-    python -m benchmarks.elastic_load MODEL memory --limit 2GB --out NAME.json
+    python -m benchmarks.elastic_load MODEL cpu --target-ms 340 --busy 4 --out cpu.json
+    python -m benchmarks.elastic_load MODEL memory --limit 2GB --out memory.json
 
 One answer is written all the time. In the middle third busy programs run (`cpu`), or a limit of
 memory holds (`memory`). Written: every token (when, how long, at which size), every reading, what
@@ -22,6 +22,7 @@ from typing import Any
 
 import matryo
 from benchmarks.machine import describe
+from benchmarks.record import rounded
 from matryo.cli.elastic import parse_bytes
 from matryo.elastic.controller import Controller
 from matryo.elastic.trace import read_trace
@@ -45,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         report = run(matryo.load(options.model), options, Path(directory) / "trace.jsonl")
     report |= {"machine": describe(), "at": time.strftime("%FT%T")}
-    options.out.write_text(json.dumps(report) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(rounded(report)) + "\n", encoding="utf-8")
     print(json.dumps(report["summary"], indent=1))
 
 

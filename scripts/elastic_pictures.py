@@ -1,7 +1,6 @@
 """Draw the picture of docs/elastic-execution.md from stored results of benchmarks/elastic_load.py.
 
-In: benchmarks/results/elastic-cpu-*.json and elastic-memory-*.json, the newest of each. Out:
-docs/images/elastic-execution.png.
+In: benchmarks/results/elastic/cpu.json and memory.json. Out: docs/images/elastic-execution.png.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "images" / "elastic-execution.png"
 
 
-def newest(load: str) -> dict[str, Any]:
-    """The latest stored result of a load."""
-    path = max((ROOT / "benchmarks" / "results").glob(f"elastic-{load}-*.json"))
+def stored(load: str) -> dict[str, Any]:
+    """The stored result of a load."""
+    path = ROOT / "benchmarks" / "results" / "elastic" / f"{load}.json"
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return result
 
@@ -64,7 +63,7 @@ def main() -> None:
         2, 2, figsize=(10, 4.6), sharex="col", height_ratios=(2, 1), layout="constrained"
     )
     for column, load in enumerate(("cpu", "memory")):
-        draw(axes[0][column], axes[1][column], newest(load))
+        draw(axes[0][column], axes[1][column], stored(load))
     figure.savefig(TARGET, dpi=110, metadata={"Software": None})
 
 

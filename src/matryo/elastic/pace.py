@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import deque
 from statistics import median
 
-TOKENS = 5
-LEAST_TOKENS = 2
+MOST_TOKENS, LEAST_TOKENS = 5, 2
+WINDOW_S = 0.75  # slow tokens are known after two; one slow token among quick ones is no load
 
 
 class Pace:
     """The median of the latest tokens of one size; None until there are enough."""
 
     def __init__(self) -> None:
-        self._seconds: deque[float] = deque(maxlen=TOKENS)
+        self._seconds: deque[float] = deque(maxlen=MOST_TOKENS)
 
     def note(self, seconds: float) -> None:
         """One more token took so long."""
         self._seconds.append(seconds)
+        while len(self._seconds) > LEAST_TOKENS and sum(self._seconds) > WINDOW_S:
+            self._seconds.popleft()
 
     def restart(self) -> None:
         """Another size from here on."""
