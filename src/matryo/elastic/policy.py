@@ -26,9 +26,9 @@ KINDS: tuple[Kind, ...] = ("fixed", "latency", "memory", "power", "auto")
 DWELL_S = 1.0  # for which a fuller level has to be allowed before it is taken
 LONGEST_DWELL_S = 32.0
 CONFIRM_S = 0.25  # for which a token has to be too slow: one slow token is no load
-GROW_BELOW = 0.85  # of a target; a fuller level has to stay below it
-GROW_BELOW_MEMORY = 0.92  # the same of memory, which is easier to predict than time
-SHRINK_BELOW = 0.95  # of a limit; what a smaller level is predicted to reach
+BELOW = 0.85  # of a target; what another level, fuller or leaner, is predicted to take
+GROW_BELOW_MEMORY = 0.92  # of a limit of memory; what a fuller level is predicted to hold
+SHRINK_BELOW_MEMORY = 0.95  # what a leaner one is predicted to hold
 RESERVED = 0.05  # of the machine's memory, left to others where no limit is given
 PRESSED = 0.10  # share of time waited for memory that counts as pressure
 LOW_BATTERY, HOT_C = 0.2, 90.0
@@ -204,19 +204,19 @@ def _latency(rules: Rules, state: State, reading: Reading) -> _Bound:
         return _Bound(state.level, state.level, "")
     unit = took / rules.levels[level].cost
     costs = [one.cost * unit for one in rules.levels[: rules.smallest + 1]]
-    grow = _first_below(costs, GROW_BELOW * target)
+    best = _first_below(costs, BELOW * target)
     if took <= target:
-        return _Bound(0, grow, "")
+        return _Bound(0, best, "")
     if level == rules.smallest:
         why = (
             f"no size keeps {target * 1e3:.0f} ms a token; the nearest, "
             f"{rules.levels[level].name}, takes {took * 1e3:.0f} ms"
         )
         return _Bound(state.level, state.level, why, urgent=False, unmet=True)
-    now = max(_first_below(costs, SHRINK_BELOW * target), level + 1)
+    now = max(best, level + 1)
     busy = f", others use {reading.others:.0%} of the processors" if reading.others > 0.1 else ""
     why = f"a token took {took * 1e3:.0f} ms, {target * 1e3:.0f} are wanted{busy}"
-    return _Bound(now, max(grow, now), why, urgent=False)
+    return _Bound(now, now, why, urgent=False)
 
 
 def _memory(rules: Rules, state: State, reading: Reading) -> _Bound:
@@ -224,7 +224,7 @@ def _memory(rules: Rules, state: State, reading: Reading) -> _Bound:
     if limit is None:
         return _FREE
     needed = [predicted_bytes(rules, i, reading) for i in range(len(rules.levels))]
-    now = 0 if needed[state.level] <= limit else _first_below(needed, SHRINK_BELOW * limit)
+    now = 0 if needed[state.level] <= limit else _first_below(needed, SHRINK_BELOW_MEMORY * limit)
     why = f"{_size(needed[state.level])} are more than the limit of {_size(limit)}"
     over = reading.resident_bytes > limit and reading.seconds - state.trimmed_at < DWELL_S
     if over and now <= state.level and state.trimmed_at >= state.changed_at:
@@ -324,7 +324,7 @@ def _must_trim(rules: Rules, state: State, reading: Reading, *, changed: bool) -
         return False
     shrunk = changed and state.grown_at != reading.seconds
     tried = reading.seconds - state.trimmed_at < DWELL_S
-    return shrunk or (reading.resident_bytes > SHRINK_BELOW * limit and not tried)
+    return shrunk or (reading.resident_bytes > SHRINK_BELOW_MEMORY * limit and not tried)
 
 
 def _size(count: int) -> str:

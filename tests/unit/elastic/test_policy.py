@@ -43,14 +43,14 @@ def test_fixed_never_changes_whatever_happens() -> None:
 
 
 def test_a_slow_token_is_no_load_and_slow_tokens_are() -> None:
-    slow = Reading(seconds=1.0, token_seconds=0.15)
+    slow = Reading(seconds=1.0, token_seconds=0.14)
     state, setting, _ = decide(LATENCY, State(), slow)
     assert setting.level == 0
     calm, _, _ = decide(LATENCY, state, replace(slow, seconds=1.1, token_seconds=0.09))
     assert calm.slow_since is None
     state, setting, reason = decide(LATENCY, state, replace(slow, seconds=1.3, others=0.8))
-    assert setting.level == 2  # 60 MB: 0.09 s; 80 MB would take 0.12
-    assert "150 ms" in reason and "100" in reason and "80%" in reason
+    assert setting.level == 2  # 60 MB: 0.084 s; 80 MB would take 0.112
+    assert "140 ms" in reason and "100" in reason and "80%" in reason
 
 
 def test_latency_reacts_within_two_seconds_and_recovers_when_the_load_ends() -> None:
