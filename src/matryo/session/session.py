@@ -462,9 +462,8 @@ class Session:
         room = min(left - 1, self._engine.context - len(self._ids), self._engine.chunk - 1)
         drafter, draft = first_draft(drafters, self._ids, room, chosen)
         clock.drafted_tokens += len(draft.ids)
-        self._ahead = Ahead.run(
-            self._engine, self._sequence, self._plan, self._ids[-1], drafter, draft
-        )
+        last = self._ids[-1]
+        self._ahead = Ahead.run(self._engine, self._sequence, self._plan, last, drafter, draft)
         return self._ahead.first
 
     def _match_cache(self) -> None:
