@@ -148,7 +148,8 @@ class _Run:
         self._measure(state, BEFORE, model, tokenizer, widths, held_out)
 
         # Order.
-        rows = _rows(texts, o.calibration)
+        begin = tokenizer.bos_token_id
+        rows = _rows(texts, o.calibration, begin)
         reorder(model, self._order(model, rows))
         original = ffn_weights(model) if o.recovery.steps else []
         self._measure(state, ORDERED, model, tokenizer, narrow, held_out)
@@ -163,7 +164,10 @@ class _Run:
 
         # Distillation.
         if o.recovery.steps:
-            recover(model, original, texts, widths, o.recovery, self.work, key=key, say=self.say)
+            recover(
+                model, original, texts, widths, o.recovery, self.work,
+                begin=begin, key=key, say=self.say,
+            )  # fmt: skip
             self._measure(state, RECOVERED, model, tokenizer, widths, held_out)
         del original
 
@@ -205,7 +209,7 @@ class _Run:
             raise InputError(f"the held-out text does not fill a row of {o.sequence} tokens")
         # Spread over the text, so that a long one is not judged by its beginning.
         chosen = [i * rest.num_rows(o.sequence) // count for i in range(count)]
-        return texts, packed_rows(rest.tokens, chosen, o.sequence)
+        return texts, packed_rows(rest.tokens, chosen, o.sequence, tokenizer.bos_token_id)
 
     def _state(self, key: Mapping[str, Any]) -> dict[str, Any]:
         """What earlier calls measured. Raises ConfigError if they ran something else."""
@@ -305,10 +309,10 @@ def _split(corpus: Corpus, place: int) -> tuple[Corpus, Corpus]:
     return first, second
 
 
-def _rows(texts: Shuffled, count: int) -> torch.Tensor:
+def _rows(texts: Shuffled, count: int, begin: int | None) -> torch.Tensor:
     """Rows (R, T) of calibration text."""
     chosen = texts.indices(0, min(count, texts.num_rows))
-    return packed_rows(texts.corpus.tokens, chosen, texts.sequence)[:, :-1]
+    return packed_rows(texts.corpus.tokens, chosen, texts.sequence, begin)[:, :-1]
 
 
 def _digest(rows: torch.Tensor) -> str:

@@ -49,10 +49,17 @@ class Recovery:
     save_every: int = 50
 
 
-def packed_rows(tokens: npt.NDArray[np.int32], rows: Sequence[int], sequence: int) -> torch.Tensor:
-    """Rows (R, T + 1) of ids, each of which begins with the last id of the one before."""
+def packed_rows(
+    tokens: npt.NDArray[np.int32], rows: Sequence[int], sequence: int, begin: int | None
+) -> torch.Tensor:
+    """Rows (R, T + 1) of neighbouring ids, of which the first is replaced by `begin`, if there is
+    one: models that were trained with it answer badly without.
+    """
     parts = [tokens[n * sequence : (n + 1) * sequence + 1] for n in rows]
-    return torch.from_numpy(np.stack(parts).astype(np.int64))
+    found = torch.from_numpy(np.stack(parts).astype(np.int64))
+    if begin is not None:
+        found[:, 0] = begin
+    return found
 
 
 class Weights(torch.nn.Module):
@@ -93,12 +100,13 @@ def recover(
     recovery: Recovery,
     output: Path,
     *,
+    begin: int | None,
     key: Mapping[str, Any],
     say: Callable[[str], None] = lambda message: None,
 ) -> None:
     """Trains, or continues from what an earlier call left in `output/checkpoints`.
 
-    key: what the run depends on, compared when it continues
+    begin: the id that begins a text · key: what the run depends on, compared when it continues
     Raises ConfigError for a run of another key, TrainingError if a loss is no number, CapacityError
     if the disk is full.
     """
@@ -106,7 +114,7 @@ def recover(
     trained = Weights(model).requires_grad_(True)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=recovery.rate, weight_decay=0.0)
     schedule = ScheduleRecipe(steps=recovery.steps, warmup=max(1, recovery.steps // 20), decay=0.8)
-    kept = likely_ids(model, original, texts, recovery.vocabulary, recovery.rows)
+    kept = likely_ids(model, original, texts, recovery.vocabulary, recovery.rows, begin)
     checkpoints, step = output / "checkpoints", 0
     last = resume.newest(checkpoints)
     if last is not None:
@@ -120,7 +128,7 @@ def recover(
             clock.start()
             name = names[int(np.random.default_rng([texts.seed, step]).integers(len(names)))]
             taken = texts.indices(step * recovery.rows, recovery.rows)
-            ids = packed_rows(texts.corpus.tokens, taken, texts.sequence)[:, :-1]
+            ids = packed_rows(texts.corpus.tokens, taken, texts.sequence, begin)[:, :-1]
             loss, divergence = _loss(model, original, ids, widths[name], kept, recovery.hidden)
             loss.backward()
             norm = float(torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0))
@@ -174,7 +182,9 @@ def _loss(
 
 
 @torch.no_grad()
-def likely_ids(model: Any, original: Ffns, texts: Shuffled, count: int, rows: int) -> torch.Tensor:
+def likely_ids(
+    model: Any, original: Ffns, texts: Shuffled, count: int, rows: int, begin: int | None
+) -> torch.Tensor:
     """The `count` ids that the full model expects most over some rows; ascending; 0 = all.
 
     A divergence over them instead of all of a large vocabulary costs a fraction: a head of 262,144
@@ -186,7 +196,7 @@ def likely_ids(model: Any, original: Ffns, texts: Shuffled, count: int, rows: in
     expected = torch.zeros(head.shape[0])
     with with_weights(model, original):
         for index in texts.indices(0, min(texts.num_rows, max(rows, 8))):
-            ids = packed_rows(texts.corpus.tokens, [index], texts.sequence)
+            ids = packed_rows(texts.corpus.tokens, [index], texts.sequence, begin)
             for states in hidden_states(model, ids)[0].split(64):
                 logits = states @ head.T
                 if cap:
