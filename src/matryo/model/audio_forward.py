@@ -47,8 +47,6 @@ _STEM_FRAMES = 4  # mel frames of one frame of the blocks
 class AudioOps(Protocol):
     """What the encoder needs of a kernel library: `matryo.kernels.audio` or its numpy twin."""
 
-    @property
-    def DenseMatrix(self) -> Any: ...
     def audio_project(
         self, ws: Sequence[Any], norm: F32 | None, clip: float, eps: float, x: F32,
         outs: Sequence[F32], /
