@@ -129,7 +129,32 @@ def accumulate(
                 states = out.hidden.detach()
         if encoders is not None:
             encoders.soft.take()  # of passes that taught it nothing
+    if accelerator.num_processes > 1:
+        _agree([*objective.parameters()], accelerator)
+        if encoders is not None:
+            _agree([*encoders.auxiliary.parameters()], accelerator, reduce=True)
     return _reported(objective, passes, sums, beside, accelerator, teacher is not None)
+
+
+def _agree(
+    weights: Sequence[torch.Tensor], accelerator: Accelerator, *, reduce: bool = False
+) -> None:
+    """Lets every process have the gradients that any has: all pictures of a step may be another's.
+
+    reduce: they also become the mean of all processes'
+    """
+    there = torch.tensor(
+        [weight.grad is not None for weight in weights],
+        dtype=torch.int32,
+        device=accelerator.device,
+    )
+    torch.distributed.all_reduce(there, torch.distributed.ReduceOp.MAX)
+    for weight, wanted in zip(weights, there.tolist(), strict=True):
+        if wanted and weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        if wanted and reduce and weight.grad is not None:
+            torch.distributed.all_reduce(weight.grad)
+            weight.grad /= accelerator.num_processes
 
 
 def _beside(
