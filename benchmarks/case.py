@@ -10,7 +10,7 @@ from typing import Literal
 
 Kind = Literal[
     "prefill", "decode", "start", "memory", "switch", "sizes", "logits", "kernel", "picture",
-    "sound", "stream", "features",
+    "sound", "stream", "features", "step",
 ]  # fmt: skip
 
 
@@ -26,7 +26,7 @@ class Case:
     the agreement check. picture: one picture of `prompt` x `prompt` pixels becomes features. sound:
     `prompt` seconds of sound become features. stream: the same while the sound arrives, in pieces
     of `generate` milliseconds, in real time. features: those of a picture or sound (`size`) for the
-    agreement check.
+    agreement check. step: one training step of a model with `size` sizes.
     """
 
     kind: Kind
@@ -65,6 +65,8 @@ class Case:
                 return f"sound of {self.prompt} s"
             case "stream":
                 return f"stream of {self.prompt} s in pieces of {self.generate} ms"
+            case "step":
+                return f"step with {self.size} size{'s' * (self.size != 'one')}"
             case "features":
                 return f"{self.size} features of {self.prompt}"
 

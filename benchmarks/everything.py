@@ -19,6 +19,7 @@ from .case import Options
 from .driver import Refused
 from .runner import run_suite, say
 from .step import Step
+from .suites import training
 
 OURS, PURE, MIX, HF, OPENVINO = (
     "ours", "llama_cpp", "llama_cpp_mix", "transformers_cpu", "openvino_genai",
@@ -40,6 +41,8 @@ STEPS = (
     Step("decode-e2b-8192", "decode", ("e2b",), (OURS, PURE), 3, 1000, "at 8192"),
     Step("prefill-e4b-2048", "prefill", ("e4b",), (OURS, PURE), 1, 700, "l 2048"),
     Step("decode-e4b-8192", "decode", ("e4b",), (OURS, PURE), 3, 1900, "at 8192"),
+    Step("training-one", "training", (), training.CONTENDERS, 5, 90, "one"),
+    Step("training-two", "training", (), training.CONTENDERS, 4, 120, "two"),
     Step("memory-e2b", "memory", ("e2b",), (OURS, PURE, MIX, HF), 1, 700, quiet=False),
     Step("memory-e4b", "memory", ("e4b",), (OURS, PURE), 1, 600, quiet=False),
     Step("agreement-e2b", "agreement", ("e2b",), (OURS, PURE), 1, 400, quiet=False),

@@ -20,6 +20,7 @@ from .picture import draw_ratios
 from .quality_report import section
 from .ratios import FAST_FROM, Spread
 from .sizes_picture import by_size, draw_sizes
+from .suites import training
 from .summary import BUSY, rows
 
 ROOT = Path(__file__).parent.parent
@@ -121,7 +122,21 @@ def is_sizes(one: Mapping[str, Any]) -> bool:
     return bool(one["case"].get("kind") == "sizes")
 
 
+def training_table(records: Sequence[Mapping[str, Any]]) -> str:
+    headings = ["case", "engine", "tokens/s", "ours is faster", "of the peak of products", "loss",
+                "peak resident GB", "others", "rounds"]  # fmt: skip
+    lines = [
+        [one["title"], name(row), cell(row.rate), ratio_cell(row.ratios, "all"),
+         f"{float(row.details['share_of_peak']):.0%}", f"{float(row.details['loss']):.4f}",
+         f"{row.peak_bytes / 1e9:.2f}", f"{row.others.median:.0%}", str(row.rate.count)]
+        for one in records
+        for row in rows(one, training.OURS)
+    ]  # fmt: skip
+    return table(headings, lines)
+
+
 TABLES = {
+    "training": training_table,
     "load": time_table,
     "memory": memory_table,
     "elastic": elastic_table,

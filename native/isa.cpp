@@ -16,6 +16,7 @@ namespace {
 #include "kernels/dense.inc"
 #include "kernels/winograd.inc"
 #include "kernels/audio.inc"
+#include "kernels/training.inc"
 // clang-format on
 
 constexpr Kernels make_table(const char* name) {
@@ -30,6 +31,7 @@ constexpr Kernels make_table(const char* name) {
   fill_dense(table);
   fill_winograd(table);
   fill_audio(table);
+  fill_training(table);
   return table;
 }
 

@@ -27,6 +27,7 @@
 #include "kernels_attention.h"
 #include "kernels_audio.h"
 #include "kernels_dense.h"
+#include "kernels_training.h"
 #include "kernels_vector.h"
 
 namespace matryo {
@@ -158,7 +159,12 @@ struct MatrixKernels {
   uint64_t (*read_bytes)(const uint8_t* p, int64_t n);
 };
 
-struct Kernels : MatrixKernels, VectorKernels, AttentionKernels, DenseKernels, AudioKernels {
+struct Kernels : MatrixKernels,
+                 VectorKernels,
+                 AttentionKernels,
+                 DenseKernels,
+                 AudioKernels,
+                 TrainingKernels {
   const char* name;
 };
 

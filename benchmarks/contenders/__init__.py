@@ -44,6 +44,8 @@ TITLES = {
     "our_sound:q8": "Matryo q8",
     "transformers_sound:f32": "transformers f32",
     "transformers_sound:bf16": "transformers bf16",
+    "training:matryo": "Matryo",
+    "training:transformers": "transformers, eager",
 }
 NAMES = tuple(TITLES)
 

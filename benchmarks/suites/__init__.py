@@ -9,5 +9,5 @@ from __future__ import annotations
 
 NAMES = (
     "load", "prefill", "decode", "ttft", "memory", "elastic", "kernels", "picture", "sovit",
-    "sound", "stream",
+    "sound", "stream", "training",
 )  # fmt: skip

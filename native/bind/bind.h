@@ -105,5 +105,6 @@ void bind_attention(nb::module_& module);
 void bind_feed_forward(nb::module_& module);
 void bind_audio(nb::module_& module);
 void bind_vision(nb::module_& module);
+void bind_training(nb::module_& module);
 
 }  // namespace matryo

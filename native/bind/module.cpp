@@ -80,4 +80,5 @@ NB_MODULE(_native, module) {
   matryo::bind_feed_forward(module);
   matryo::bind_audio(module);
   matryo::bind_vision(module);
+  matryo::bind_training(module);
 }

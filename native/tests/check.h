@@ -76,5 +76,6 @@ void test_vector_kernels();
 void test_attention_kernels();
 void test_dense_kernels();
 void test_audio_kernels();
+void test_training_kernels();
 
 }  // namespace matryo

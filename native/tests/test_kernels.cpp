@@ -352,11 +352,12 @@ void test_pool() {
 }  // namespace matryo
 
 int main() {
-  static_assert(sizeof(matryo::Kernels) ==
-                    sizeof(matryo::MatrixKernels) + sizeof(matryo::VectorKernels) +
-                        sizeof(matryo::AttentionKernels) + sizeof(matryo::DenseKernels) +
-                        sizeof(matryo::AudioKernels) + sizeof(const char*),
-                "the table has a new part: test it");
+  static_assert(
+      sizeof(matryo::Kernels) == sizeof(matryo::MatrixKernels) + sizeof(matryo::VectorKernels) +
+                                     sizeof(matryo::AttentionKernels) +
+                                     sizeof(matryo::DenseKernels) + sizeof(matryo::AudioKernels) +
+                                     sizeof(matryo::TrainingKernels) + sizeof(const char*),
+      "the table has a new part: test it");
   matryo::test_pool();
   matryo::pool().set_threads(2);
   for (const matryo::Kernels* table : matryo::available_kernels()) {
@@ -366,6 +367,7 @@ int main() {
     matryo::test_attention_kernels();
     matryo::test_dense_kernels();
     matryo::test_audio_kernels();
+    matryo::test_training_kernels();
     std::printf("%s ok\n", table->name);
   }
   return 0;

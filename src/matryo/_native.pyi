@@ -212,3 +212,149 @@ def audio_light_conv(
 def audio_group_norm(
     x: F32, weight: F32, sums: npt.NDArray[np.float64], eps: float, out: F32
 ) -> None: ...
+def training_predict(
+    x: F32,
+    router_norm: F32,
+    router: F32,
+    coefs: F32,
+    input_norm: F32,
+    eps: float,
+    predictions: F32,
+    first: F32,
+    normed: F32,
+    routes: F32,
+) -> None: ...
+def training_predict_grad(
+    x: F32,
+    router_norm: F32,
+    router: F32,
+    coefs: F32,
+    input_norm: F32,
+    eps: float,
+    predictions: F32,
+    routes: F32,
+    predictions_grad: F32,
+    first_grad: F32,
+    normed_grad: F32,
+    x_grad: F32,
+    sums: F32,
+) -> None: ...
+def training_norm_grad(
+    x: F32,
+    weight: F32 | None,
+    eps: float,
+    grad: F32,
+    x_grad: F32,
+    sums: F32,
+) -> None: ...
+def training_post_attention(
+    first: F32,
+    attended: F32,
+    attended_norm: F32,
+    normed: F32,
+    laurel: F32,
+    laurel_norm: F32,
+    next_norm: F32,
+    eps: float,
+    hidden: F32,
+    next: F32,
+) -> None: ...
+def training_post_attention_grad(
+    attended: F32,
+    attended_norm: F32,
+    laurel: F32,
+    laurel_norm: F32,
+    next_norm: F32,
+    eps: float,
+    hidden: F32,
+    next_grad: F32,
+    hidden_grad: F32,
+    attended_grad: F32,
+    laurel_grad: F32,
+    sums: F32,
+) -> None: ...
+def training_gated(
+    gate: F32,
+    up: F32,
+    multiplier: float | None,
+    act: F32,
+    moments: F32,
+) -> None: ...
+def training_gated_grad(
+    gate: F32,
+    up: F32,
+    multiplier: float | None,
+    moments: F32,
+    grad: F32,
+    gate_grad: F32,
+    up_grad: F32,
+) -> None: ...
+def training_rotated(
+    x: F32,
+    weight: F32,
+    eps: float,
+    cosine: F32,
+    sine: F32,
+    out: F32,
+) -> None: ...
+def training_rotated_grad(
+    x: F32,
+    weight: F32,
+    eps: float,
+    cosine: F32,
+    sine: F32,
+    grad: F32,
+    x_grad: F32,
+    sums: F32,
+) -> None: ...
+def training_correct_first(
+    first: F32,
+    active: F32,
+    router_norm: F32,
+    router: F32,
+    coefs: F32,
+    scale: F32,
+    eps: float,
+    gains: F32,
+    routes: F32,
+    scaled: F32,
+) -> None: ...
+def training_correct_first_grad(
+    first: F32,
+    active: F32,
+    router_norm: F32,
+    router: F32,
+    coefs: F32,
+    scale: F32,
+    eps: float,
+    gains: F32,
+    routes: F32,
+    scaled_grad: F32,
+    gains_grad: F32,
+    first_grad: F32,
+    active_grad: F32,
+    sums: F32,
+) -> None: ...
+def training_correct_all(
+    predictions: F32,
+    active: F32,
+    gains: F32,
+    added: F32,
+    added_norm: F32,
+    eps: float,
+    x: F32,
+) -> None: ...
+def training_correct_all_grad(
+    predictions: F32,
+    active: F32,
+    gains: F32,
+    added: F32,
+    added_norm: F32,
+    eps: float,
+    grad: F32,
+    first_grad: F32,
+    active_grad: F32,
+    added_grad: F32,
+    gains_grad: F32,
+    sums: F32,
+) -> None: ...

@@ -23,7 +23,8 @@ from torch.nn import functional
 from matryo.checkpoint.atomic import replace_text, replacing
 from matryo.errors import CheckpointError, ConfigError
 from matryo.plan import Plan
-from matryo.train.nested import LanguageModel, NestedMLP, text_part
+from matryo.train.decoder import NestedMLP
+from matryo.train.nested import LanguageModel, text_part
 from matryo.train.recipe import AdapterRecipe
 
 FFN = ("gate_proj", "up_proj", "down_proj")

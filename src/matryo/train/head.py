@@ -18,6 +18,7 @@ from torch.nn import functional
 
 IGNORED = -100  # the label of a token that is not to be predicted, as everywhere in transformers
 LOGITS = 1 << 25  # at a time: 128 MB in float32, about three times that while in use
+ROWS = 512  # at a time at most: enough for a product, and few enough for the caches
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def head_loss(
         cross_entropy,
         divergence,
         temperature,
-        max(1, logits // student.weight.shape[0]),
+        max(1, min(ROWS, logits // student.weight.shape[0])),
         torch.is_grad_enabled(),
     )
     chosen = flat if whole else flat.index_select(0, wanted)
@@ -106,14 +107,18 @@ class _HeadLoss(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden) if o.with_gradients else None
         # Summed in float32 whatever the weight is: hundreds of small parts in bf16 lose the last.
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if o.with_gradients else None
-        count = max(1, labels.numel())
+        count, wide = max(1, labels.numel()), weight.float()
         for start in range(0, labels.numel(), o.rows):
             part = slice(start, start + o.rows)
             logits_grad = _chunk(hidden[part], weight, labels[part], o, part, sums)
             if hidden_grad is not None and weight_grad is not None:
                 logits_grad /= count
-                hidden_grad[part] = logits_grad @ weight.to(logits_grad.dtype)
-                weight_grad += logits_grad.T @ hidden[part].to(logits_grad.dtype)
+                hidden_grad[part] = logits_grad @ wide
+                rows = hidden[part].to(logits_grad.dtype)
+                if hidden.dtype == torch.float32:
+                    weight_grad.addmm_(logits_grad.T, rows)
+                else:  # a product in the dtype of the pass, summed in float32
+                    weight_grad += logits_grad.T @ rows
         if hidden_grad is not None and weight_grad is not None:
             ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype))
         cross_entropy, divergence = (sums / count).float().unbind()

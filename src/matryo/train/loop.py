@@ -20,19 +20,23 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
 
+from matryo import kernels
 from matryo.checkpoint.atomic import alone, replace_text
 from matryo.errors import ConfigError, TrainingError
 from matryo.inputs.tokenizer import Tokenizer
 from matryo.train import adapters, resume, rungs
 from matryo.train.export import Exported, export
 from matryo.train.journal import Journal, plot, read
+from matryo.train.memory import keep_freed
 from matryo.train.meter import Clock, measured_peak, operations
 from matryo.train.mixture import Mixture
 from matryo.train.nested import nest
 from matryo.train.objective import LossWeights, NestedObjective
 from matryo.train.optimizer import make_optimizers, set_rate
 from matryo.train.recipe import Recipe
+from matryo.train.shard import assembled, clip_coefficients, shard, whole
 from matryo.train.sources import make_encoders, make_teacher, open_data, probes_of
 from matryo.train.start import make_model, make_schedule
 from matryo.train.step import accumulate, described, evaluate, prepare
@@ -57,6 +61,8 @@ def main(recipe: Recipe, *, say: Callable[[str], None] = print) -> Report:
     loss is no number or the result differs, CapacityError if the disk is full.
     """
     recipe.output.mkdir(parents=True, exist_ok=True)
+    # An earlier run of this process may have had another precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
     # Without an accelerator it must be told, or it takes the processes of a launcher for one each.
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
@@ -76,6 +82,8 @@ def _silent(message: str) -> None:
 def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -> Report:
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
+    kernels.set_threads(torch.get_num_threads())
+    keep_freed()
     torch.use_deterministic_algorithms(recipe.deterministic)
     if recipe.rows % accelerator.num_processes:
         raise ConfigError(
@@ -125,10 +133,15 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     )  # fmt: skip
     with accelerator.main_process_first():
         teacher = make_teacher(recipe, tokenizer, corpora, say)
-    objective = NestedObjective(model, weights, outside=outside)
+    objective = NestedObjective(model, weights, outside=outside, shares=o.nesting == "shared")
     objective.train()
     encoders = make_encoders(recipe, start, config, corpora)
     heads = None if encoders is None else encoders.auxiliary.to(accelerator.device)
+    sharded = recipe.shard and accelerator.num_processes > 1
+    if sharded:
+        if encoders is not None:
+            raise ConfigError("shard: true trains the decoder alone: leave the encoders frozen")
+        shard(objective, model, accelerator.device)
     optimizers = make_optimizers(model, recipe.optimizer, heads)
 
     # Resume.
@@ -165,6 +178,8 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
             taken = upcoming.result()
             # While this step is computed, the pictures and sounds of the next are read.
             upcoming = reader.submit(prepare, rows, step + 1, taken.after, recipe, accelerator)
+            if sharded:
+                clip_coefficients(model)
             values = accumulate(objective, encoders, passes, taken, accelerator, teacher)
             norm = _gradient_norm(objective, heads, recipe.optimizer.clip)
             _check(values, norm, step, described(taken.places), last_good)
@@ -176,7 +191,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
             step, position = step + 1, taken.after
             seconds = clock.stop()
             losses |= values["losses"]
-            work = operations(config, passes, taken.num_tokens, sequence)
+            work = operations(config, passes, taken.num_tokens, sequence, objective.shares)
             journal.write(
                 {
                     "step": step,
@@ -193,7 +208,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
             if held_out is not None and (ended or step % recipe.evaluate_every == 0):
                 found = evaluate(objective, encoders, schedule.rungs, held_out, recipe)
                 journal.write({"step": step, "held_out": found})
-            if (ended or step % recipe.save_every == 0) and accelerator.is_main_process:
+            if ended or step % recipe.save_every == 0:
                 state = {
                     "step": step,
                     "position": list(position),
@@ -201,10 +216,15 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
                     "recipe": recipe.to_json(),
                     "heads": {} if heads is None else heads.state_dict(),
                 }
-                last_good = resume.save(checkpoints, model, optimizers, state, recipe.keep)
+                last_good = resume.save(
+                    checkpoints, model, optimizers, state, recipe.keep,
+                    write=accelerator.is_main_process,
+                )  # fmt: skip
 
     # Export.
     exported: list[Exported] = []
+    if sharded:
+        model = assembled(model)
     if accelerator.is_main_process:
         plot(recipe.output)
         _compare(recipe.output, found, schedule.widest, say)
@@ -251,7 +271,7 @@ def _gradient_norm(
     """The length of all gradients together, which are shortened to `clip`."""
     limit = math.inf if clip is None else clip
     weights = [*objective.parameters(), *(() if heads is None else heads.parameters())]
-    return float(torch.nn.utils.clip_grad_norm_(weights, limit))
+    return float(whole(torch.nn.utils.clip_grad_norm_(weights, limit)))
 
 
 def _check(

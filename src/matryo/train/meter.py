@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 
@@ -36,12 +36,40 @@ def measured_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3
     return best
 
 
-def operations(config: TextConfig, passes: Iterable[Pass], tokens: int, sequence: int) -> float:
-    """Floating-point operations of a step over `tokens` in rows of `sequence`."""
-    return tokens * sum(
-        (WITH_BACKWARD if one.weight else FORWARD) * macs_per_token(config, one.plan, sequence)
-        for one in passes
-    )
+def operations(
+    config: TextConfig,
+    passes: Sequence[Pass],
+    tokens: int,
+    sequence: int,
+    shares: bool = False,
+) -> float:
+    """Floating-point operations of a step over `tokens` in rows of `sequence`. shares: layers that
+    a plan has in common with an earlier one, from the first on, are computed once.
+    """
+    total = 0.0
+    for number, one in enumerate(passes):
+        earlier = [p.plan for p in passes[:number] if bool(p.weight) == bool(one.weight)]
+        plan = one.plan
+        if shares and earlier:
+            plan = _rest(plan, max(_alike(plan, other) for other in earlier))
+        cost = WITH_BACKWARD if one.weight else FORWARD
+        total += cost * macs_per_token(config, plan, sequence)
+    return tokens * total
+
+
+def _alike(plan: Plan, other: Plan) -> int:
+    """How many of its first layers another plan runs alike."""
+    ours, theirs = (list(zip(p.layers, p.ffn_width, strict=True)) for p in (plan, other))
+    count = 0
+    while count < min(len(ours), len(theirs)) and ours[count] == theirs[count]:
+        count += 1
+    return count
+
+
+def _rest(plan: Plan, count: int) -> Plan:
+    """Without its first layers, to be counted; of a plan that is all known, the last one."""
+    first = min(count, len(plan.layers) - 1)
+    return Plan(plan.layers[first:], plan.ffn_width[first:], plan.num_owners)
 
 
 def macs_per_token(config: TextConfig, plan: Plan, sequence: int) -> float:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from matryo.plan import Plan
+from matryo.train.decoder import Shared
 from matryo.train.head import IGNORED, LOGITS, Head, HeadLoss, head_loss
 from matryo.train.nested import LanguageModel, hidden_states, softcap
 from matryo.train.topk import TopTargets, topk_loss
@@ -58,12 +59,15 @@ class NestedObjective(torch.nn.Module):
         weights: LossWeights,
         logits: int = LOGITS,
         outside: LossWeights | None = None,
+        *,
+        shares: bool = False,
     ) -> None:
         """logits: how many are held at a time; a larger number needs memory and saves little ·
-        outside: of passes that another model teaches
+        outside: of passes that another model teaches · shares: passes over the same rows may have
+        layers in common (`Shared`)
         """
         super().__init__()
-        self.model, self.weights, self.logits = model, weights, logits
+        self.model, self.weights, self.logits, self.shares = model, weights, logits, shares
         self.outside = outside or LossWeights()
 
     def forward(
@@ -72,16 +76,17 @@ class NestedObjective(torch.nn.Module):
         labels: torch.Tensor,
         plan: Plan | None = None,
         teacher: torch.Tensor | Head | TopTargets | None = None,
+        known: Shared | None = None,
         **media: torch.Tensor,
     ) -> PassLoss:
         """input_ids, labels (B, T): labels[t] is the id after input_ids[t], or IGNORED.
 
         media: pictures and sounds as the model's forward takes them
-
         teacher (B, T, d): final states of the widest plan on the same ids; None = learn from the
-        text alone; or what another model expects after each id
+        text alone; or what another model expects after each id · known: what earlier passes over
+        the same rows have computed
         """
-        hidden = hidden_states(self.model, plan, input_ids=input_ids, **media)
+        hidden = hidden_states(self.model, plan, known, input_ids=input_ids, **media)
         head, cap = self.model.lm_head.weight, softcap(self.model)
         if isinstance(teacher, (Head, TopTargets)):
             taught = self._taught_outside(Head(hidden, head, cap), labels, teacher)

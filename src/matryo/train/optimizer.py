@@ -17,6 +17,7 @@ import torch
 
 from matryo.train.nested import LanguageModel
 from matryo.train.recipe import OptimizerRecipe
+from matryo.train.shard import part_of, whole
 
 MOMENTUM = 0.95
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -42,7 +43,9 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
-                update = orthogonalised(weight.grad.add(momentum, alpha=MOMENTUM))
+                # Singular values are those of the whole matrix: each process computes them.
+                ahead = whole(weight.grad.add(momentum, alpha=MOMENTUM))
+                update = part_of(orthogonalised(ahead), weight)
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 rows, columns = weight.shape
                 weight.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)

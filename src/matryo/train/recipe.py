@@ -115,6 +115,8 @@ class ObjectiveRecipe:
     rungs: weight of each plan; absent: all equal · mixes: random plans a step (sum), or their
     chance (sample) · skippable: blocks of layers that random plans may leave out; absent: those
     that some rung leaves out
+    nesting: separate = a step's passes have nothing in common; shared = the first layers that
+    plans run alike are computed once, in more memory
     cross_entropy, divergence, hidden: weights of a narrower pass' losses; the last two are against
     the widest rung
     classes, ctc: weights of what the encoders learn beside the decoder: the `label` of a picture,
@@ -122,6 +124,7 @@ class ObjectiveRecipe:
     """
 
     mode: Literal["sum", "sample"] = "sum"
+    nesting: Literal["separate", "shared"] = "separate"
     rungs: dict[str, float] = field(default_factory=dict)
     mixes: float = 0.0
     mix_weight: float = 1.0
@@ -276,6 +279,7 @@ class Recipe:
     them · accumulate: times that, a step; neighbours in length go together
 
     save_every, evaluate_every: in steps; the last step always does both · keep: checkpoints kept
+    shard: several processes split weights, gradients and optimiser state instead of holding copies
     recompute: layers' activations are computed again in the backward pass instead of being kept
     threads: of torch, absent: torch's own choice · deterministic: refuse operations whose sums
     depend on the order of threads (accelerators; processors are exact without)
@@ -294,6 +298,7 @@ class Recipe:
     accumulate: int = 1
     precision: Literal["f32", "bf16"] = "f32"
     recompute: bool = False
+    shard: bool = False
     deterministic: bool = False
     threads: int | None = None
     seed: int = 0
@@ -305,8 +310,15 @@ class Recipe:
         for key in ("rows", "accumulate", "save_every", "evaluate_every", "keep"):
             _at_least(getattr(self, key), 1, key)
         _at_least(self.seed, 0, "seed", 2**63 - 1)
+        if self.objective.nesting == "shared" and (self.recompute or self.shard):
+            raise ConfigError(
+                "objective.nesting is shared: it keeps the activations of several passes, which "
+                "recompute and shard would give away; choose separate"
+            )
         if self.threads is not None:
             _at_least(self.threads, 1, "threads", 1024)
+        if self.adapter is not None and self.shard:
+            raise ConfigError("shard: an adapter is small; train it with shard: false")
         if self.adapter is not None and self.model.start is None:
             raise ConfigError(
                 "adapter: a model from scratch has nothing to adapt; give model.start"

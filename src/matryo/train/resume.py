@@ -17,12 +17,13 @@ import torch
 from matryo.checkpoint.atomic import TEMPORARY, replacing
 from matryo.errors import CapacityError, CheckpointError, ConfigError
 from matryo.train.nested import LanguageModel
+from matryo.train.shard import load_state, part_of, whole_state, whole_weights
 
 _FORMAT = 1
 # May differ between the parts of a run: what comes after the steps, or changes no number of them.
 FREE = frozenset(
     {"output", "schedule", "export", "save_every", "evaluate_every", "keep", "threads",
-     "deterministic", "recompute", "data.held_out", "data.held_out_rows", "data.cache"}
+     "deterministic", "recompute", "shard", "data.held_out", "data.held_out_rows", "data.cache"}
 )  # fmt: skip
 _PATHS = frozenset(
     {"data.files", "model.start", "model.tokenizer", "teacher.model", "teacher.encoders"}
@@ -35,25 +36,27 @@ def save(
     optimizers: Sequence[torch.optim.Optimizer],
     progress: Mapping[str, Any],
     keep: int,
+    *,
+    write: bool = True,
 ) -> Path:
     """Writes the state after `progress["step"]` steps and drops all but the newest `keep`.
 
+    Weights that are split over processes are put together: all of them call this, one with `write`.
     Raises CapacityError if the disk is full; what was there before stays.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step-{progress['step']:08d}.pt"
     state = {
         "format": _FORMAT,
-        "weights": {
-            name: value.detach()
-            for name, value in model.named_parameters()
-            if value.requires_grad  # the others are the start's
-        },
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        # Weights that do not learn are the start's.
+        "weights": {name: value for name, value in whole_weights(model, learning=True) if write},
+        "optimizers": [whole_state(optimizer) for optimizer in optimizers],
         "torch_rng": torch.get_rng_state(),
         "accelerator_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         **progress,
     }
+    if not write:
+        return path
     try:
         with replacing(path) as file:
             torch.save(state, file)
@@ -114,9 +117,9 @@ def restore(
                 continue
             if name not in weights or weights[name].shape != value.shape:
                 raise CheckpointError("does not fit the model", file=str(path), tensor=name)
-            value.copy_(weights[name])
+            value.copy_(part_of(weights[name], value))
     for optimizer, values in zip(optimizers, state.pop("optimizers"), strict=True):
-        optimizer.load_state_dict(values)
+        load_state(optimizer, values)
     torch.set_rng_state(state.pop("torch_rng"))
     others = state.pop("accelerator_rng")
     if others and torch.cuda.is_available():

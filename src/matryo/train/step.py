@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
+from torch.distributed.tensor import DTensor
 
 from matryo.errors import ConfigError
 from matryo.plan import Plan
 from matryo.train.auxiliary import Auxiliary
 from matryo.train.batch import Batch, make_batch
 from matryo.train.data import Corpus
+from matryo.train.decoder import Shared
 from matryo.train.encoders import SoftEmbeddings, auxiliary_losses, encode, num_tokens
 from matryo.train.features import EncoderTeacher
 from matryo.train.mixture import Mixture
@@ -108,6 +110,7 @@ def accumulate(
                 loss.backward()
         outside = None if teacher is None or not passes else expected(teacher, batch)
         states: torch.Tensor | None = None  # of the widest pass, for the narrower ones
+        known, together = Shared() if objective.shares else None, list[torch.Tensor]()
         for number, one in enumerate(passes):
             with accelerator.autocast(), torch.set_grad_enabled(one.weight > 0):
                 out = objective(
@@ -115,6 +118,7 @@ def accumulate(
                     batch.labels,
                     one.plan,
                     outside if states is None else states,
+                    known,
                     **batch.media,
                 )
             if one.weight > 0:
@@ -122,11 +126,16 @@ def accumulate(
                 if encoders is not None and not taught:
                     extra, taught = _beside(encoders, batch, len(rows.batches), beside), True
                     loss = loss if extra is None else loss + extra
-                loss.backward()
+                if known is None:
+                    loss.backward()
+                else:
+                    together.append(loss)
             found = torch.stack([out.cross_entropy, out.divergence, out.distance])
             sums[number] += found.detach() * share
             if learns and number == 0:
                 states = out.hidden.detach()
+        if together:
+            torch.stack(together).sum().backward()
         if encoders is not None:
             encoders.soft.take()  # of passes that taught it nothing
     if accelerator.num_processes > 1:
@@ -185,7 +194,8 @@ def _reported(
     if accelerator.num_processes > 1:
         torch.distributed.all_reduce(sums)
         for weight in objective.parameters():
-            if weight.grad is not None:  # the same ones everywhere: the plans are
+            # The same ones everywhere, for the plans are; split ones were added up on their way.
+            if weight.grad is not None and not isinstance(weight.grad, DTensor):
                 torch.distributed.all_reduce(weight.grad)
                 weight.grad /= accelerator.num_processes
     means = (sums / accelerator.num_processes).cpu().tolist()

@@ -1,0 +1,95 @@
+"""Two processes that split the weights take the steps of one that holds them all."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.recipes import write_recipe
+from matryo.train import resume
+from matryo.train.journal import read
+from matryo.train.loop import main
+from matryo.train.recipe import Recipe
+
+RUN = """
+import sys
+from matryo.train import importable
+importable.install()
+from pathlib import Path
+from matryo.train.loop import main
+from matryo.train.recipe import Recipe
+main(Recipe.from_file(Path(sys.argv[1]), sys.argv[2:]), say=lambda message: None)
+"""
+OPTIONS: dict[str, Any] = {
+    "objective": {"mode": "sum", "mixes": 1, "divergence": 0.5},
+    "optimizer__name": "muon",
+    "export__dtype": "f32",
+    "schedule__decay": 0.0,  # else it would depend on where a run is stopped
+}
+
+
+def quiet(message: str) -> None:
+    """Nobody reads along."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def launch(path: Path, *settings: str) -> None:
+    """The recipe in two processes, as a launcher starts them."""
+    root = Path(__file__).parents[2]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(root), *sys.path]),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN, str(path), *settings],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=240)[1].decode() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)[-4000:]
+
+
+def test_two_processes_that_split_the_weights_are_one(tmp_path: Path) -> None:
+    """Begun by one, continued by two, ended by one: a checkpoint does not know who wrote it."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    main(Recipe.from_file(write_recipe(tmp_path / "a", **OPTIONS)), say=quiet)
+    torn = write_recipe(tmp_path / "b", shard=True, **OPTIONS)
+    main(Recipe.from_file(torn, ["shard=false", "schedule.steps=2"]), say=quiet)
+    launch(torn, "schedule.steps=4")
+    saved = resume.newest(tmp_path / "b" / "out" / "checkpoints")
+    assert saved is not None
+    weights = torch.load(saved, weights_only=True)["weights"]
+    assert weights["model.layers.0.mlp.gate_proj.weight"].shape == (64, 32)
+    # Written by two processes, from weights put together, and compared with the engine there.
+    assert (tmp_path / "b/out/hf/model.safetensors").is_file()
+    main(Recipe.from_file(torn, ["shard=false"]), say=quiet)
+    ours, theirs = (
+        [record for record in read(tmp_path / name / "out") if "losses" in record] for name in "ba"
+    )
+    assert [record["step"] for record in ours] == [1, 2, 3, 4, 5, 6]
+    for got, wanted in zip(ours, theirs, strict=True):
+        assert got["losses"] == pytest.approx(wanted["losses"], rel=1e-4)
+        assert got["gradient_norm"] == pytest.approx(wanted["gradient_norm"], rel=1e-3)
