@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("table", ROOT / "scripts" / "cluster_table.py")
+    spec = importlib.util.spec_from_file_location(
+        "cluster_table", ROOT / "scripts" / "cluster_table.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their module
     spec.loader.exec_module(module)
     return module
 
