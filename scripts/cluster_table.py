@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+sys.path.insert(0, str(ROOT))
 
 from benchmarks.between import replace_between  # noqa: E402
 from benchmarks.synthetic.hugging_face import config as shape  # noqa: E402

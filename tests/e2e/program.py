@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import select
@@ -19,6 +20,7 @@ TAKE_TERMINAL = (
     "signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
+AGAIN_S = 5.0  # until a key is pressed again
 PATIENCE_S = 180.0  # a limit for a hanging program, not an expectation
 
 
@@ -83,6 +85,7 @@ class Terminal:
 
     def __init__(self, *arguments: str | Path, home: Path, **extra: str) -> None:
         self.screen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
             [sys.executable, "-c", TAKE_TERMINAL, *COMMAND, *map(str, arguments)],
@@ -120,6 +123,23 @@ class Terminal:
                 raise AssertionError(f"{text!r} never appeared after {self.screen[after:]!r}")
         return at + len(text)
 
+    def interrupt(self, text: str, *, after: int = 0) -> int:
+        """Press Ctrl-C until `text` is on the screen after a position; returns as `expect`.
+
+        Python looks for signals before it waits for a key: one that comes in between is seen with
+        the next key only.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            self.type("\x03")
+            again = time.monotonic() + AGAIN_S
+            while time.monotonic() < again:
+                if (at := self.screen.find(text, after)) >= 0:
+                    return at + len(text)
+                if select.select([self._master], [], [], 0.1)[0] and not self._read(again):
+                    break
+        raise AssertionError(f"{text!r} never appeared after {self.screen[after:]!r}")
+
     def wait(self) -> int:
         """Read until the program ends; returns its exit code."""
         deadline = time.monotonic() + PATIENCE_S
@@ -136,5 +156,5 @@ class Terminal:
             data = os.read(self._master, 65536)
         except OSError:  # Linux reports the end of a pseudo-terminal as an error
             return False
-        self.screen += data.decode(errors="replace")
+        self.screen += self._decoder.decode(data)  # a read may end inside a character
         return bool(data)
