@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -71,12 +72,12 @@ def calibrate(
     begin = [] if opened.config.bos_id is None else [opened.config.bos_id]
     with Bar("Reading", unit="tokens") as bar:
 
-        def windows() -> object:
+        def windows() -> Iterator[list[int]]:
             for start in range(0, len(ids), step):
                 yield [*begin, *ids[start : start + step]]
                 bar(min(start + step, len(ids)), len(ids))
 
-        seen = look(opened, windows(), escalation.small, escalation.large, chosen)  # type: ignore[arg-type]
+        seen = look(opened, windows(), escalation.small, escalation.large, chosen)
     rows = table(seen, chosen, window)
     best = nearest(rows, share)
     if output is not None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from matryo.cli.options import JsonOption, KVKind, ModelArgument, Weights
+from matryo.cli.options import (
+    JsonOption,
+    KVOption,
+    LikelihoodOption,
+    MaxTokensOption,
+    ModelArgument,
+    ThreadsOption,
+    WeightsOption,
+    WindowOption,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,40 +73,16 @@ def evaluate_model(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of rows and intervals.")] = 0,
-    max_tokens: Annotated[
-        int, typer.Option("-n", "--max-tokens", min=1, help="Longest answer, in tokens.")
-    ] = 128,
-    likelihood: Annotated[
-        bool,
-        typer.Option(
-            "--likelihood", help="Predict the references of prompts instead of generating answers."
-        ),
-    ] = False,
-    window: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Tokens of a text that are seen at a time.",
-            show_default="1024, or the context",
-        ),
-    ] = None,
+    max_tokens: MaxTokensOption = 128,
+    likelihood: LikelihoodOption = False,
+    window: WindowOption = None,
     stride: Annotated[
         int | None,
         typer.Option(min=1, help="Of these, how many are predicted.", show_default="half of them"),
     ] = None,
-    weights: Annotated[
-        Weights | None,
-        typer.Option(
-            help="Kind of weights a Hugging Face directory is packed to.", show_default="q4"
-        ),
-    ] = None,
-    kv: Annotated[
-        KVKind | None,
-        typer.Option(help="Kind of the K/V cache.", show_default="bf16; f32 beside f32 weights"),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Worker threads.", show_default="one a core")
-    ] = None,
+    weights: WeightsOption = None,
+    kv: KVOption = None,
+    threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Evaluate the sizes of a model: perplexity, multiple choice, or generated answers.

@@ -66,6 +66,34 @@ SizeOption = Annotated[
         "--size", metavar="SIZE", help=SIZE_HELP, show_default="the largest that the files hold"
     ),
 ]
+WeightsOption = Annotated[
+    Weights | None,
+    typer.Option(help="Kind of weights a Hugging Face directory is packed to.", show_default="q4"),
+]
+KVOption = Annotated[
+    KVKind | None,
+    typer.Option(help="Kind of the K/V cache.", show_default="bf16; f32 beside f32 weights"),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="Worker threads.", show_default="one a core")
+]
+MaxTokensOption = Annotated[
+    int, typer.Option("-n", "--max-tokens", min=1, help="Longest answer, in tokens.")
+]
+LikelihoodOption = Annotated[
+    bool,
+    typer.Option(
+        "--likelihood", help="Predict the references of prompts instead of generating answers."
+    ),
+]
+WindowOption = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Tokens of a text that are seen at a time.",
+        show_default="1024, or the context",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 
 
@@ -75,19 +103,9 @@ class LoadOptions:
 
     model: ModelOption = None
     size: SizeOption = None
-    weights: Annotated[
-        Weights | None,
-        typer.Option(
-            help="Kind of weights a Hugging Face directory is packed to.", show_default="q4"
-        ),
-    ] = None
-    kv: Annotated[
-        KVKind | None,
-        typer.Option(help="Kind of the K/V cache.", show_default="bf16; f32 beside f32 weights"),
-    ] = None
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Worker threads.", show_default="one a core")
-    ] = None
+    weights: WeightsOption = None
+    kv: KVOption = None
+    threads: ThreadsOption = None
     context: Annotated[
         int | None,
         typer.Option(
@@ -100,9 +118,7 @@ class LoadOptions:
 class GenerationOptions:
     """How an answer is generated; what is not given comes from the checkpoint."""
 
-    max_tokens: Annotated[
-        int, typer.Option("-n", "--max-tokens", min=1, help="Longest answer, in tokens.")
-    ] = 512
+    max_tokens: MaxTokensOption = 512
     temperature: Annotated[
         float | None,
         typer.Option(

@@ -449,6 +449,8 @@ class Session:
         """The logits (V,) after the last id, of which `left` more may be chosen; computed now, or
         by the pass that guessed it.
         """
+        if not drafters:
+            return self._run_waiting(None, None)
         ahead = self._ahead
         if ahead is not None:
             logits = ahead.after(self._ids, self._plan)
@@ -457,7 +459,7 @@ class Session:
                 return logits
             ahead.close()
         self._match_cache()
-        if not drafters or len(self._ids) - self.num_cached > 1:
+        if len(self._ids) - self.num_cached > 1:
             return self._run_waiting(None, None)
         room = min(left - 1, self._engine.context - len(self._ids), self._engine.chunk - 1)
         drafter, draft = first_draft(drafters, self._ids, room, chosen)
@@ -467,9 +469,7 @@ class Session:
         return self._ahead.first
 
     def _match_cache(self) -> None:
-        """Make the cache one of a beginning of the ids, without the last, and of the layers that
-        the plan owns.
-        """
+        """Make the cache one of a beginning of the ids, without the last, for the plan's owners."""
         self._ahead = None
         if self._sequence.cache.owners != self._plan.owners:
             # A plan with other owner layers finds no K/V of theirs here: all of it has to be

@@ -11,19 +11,10 @@ import pytest
 
 import matryo
 from helpers.readable import make_readable
-from matryo import kernels
+from helpers.threads import one_thread as one_thread
 from matryo.evaluate import Task, read_task
 from matryo.loading import Model
 from matryo.search.space import Space
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Of thousands of tiny passes, threads that wait for each other would take most of the time."""
-    before = kernels.threads()
-    kernels.set_threads(1)
-    yield
-    kernels.set_threads(before)
 
 
 @pytest.fixture(scope="session")
