@@ -13,7 +13,9 @@ is there already is kept, so that a run that was stopped continues.
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,11 @@ PICTURES = {
     "emoji": 0.43, "easy_vqa": 0.2, "emoji_choice": 0.12, "emoji_keywords": 0.08,
     "emoji_yes_no": 0.12, "flags": 0.05,
 }  # fmt: skip
-SPEECH = {"prompts": 0.15, "espeak": 0.3, "kokoro": 0.55}
+SPEECH = {"prompts": 0.25, "espeak": 0.65, "kokoro": 0.1}
 ASKED = "asked"  # clips with the prompts of `matryo transcribe`
+SEEN = "seen"  # pictures with the words for what they show
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_TOO_OFTEN = 400  # concepts
 RUNGS = {"tiny": 0.18, "small": 0.18, "medium": 0.18, "large": 0.46}
 
 
@@ -38,15 +43,19 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
 
     quick: a few steps of each, to see that everything works
     """
-    encoder = {"name": "adamw", "weight_decay": 0.02, "rate": 0.002}
+    encoder = {
+        "name": "muon", "weight_decay": 0.01, "rate": 0.02, "embedding_rate": 0.004,
+        "vector_rate": 0.002,
+    }  # fmt: skip
     decoder = {"name": "muon", "rate": 0.02, "embedding_rate": 0.004, "vector_rate": 0.002}
     train = cache / "train"
     speech = [name for name in SPEECH if (train / f"{name}.jsonl").exists()]
+    _write(output / f"{SEEN}.jsonl", _seen(train))
     words = [*_mix(train, TEXTS, 0.65), *_mix(train, PICTURES, 0.35)]
     sampled = {"mode": "sample", "rungs": RUNGS, "mixes": 0.1}
     found = {
         "vision": _recipe(
-            cache, output, "vision", None, _mix(train, {"emoji": 1.0}, 1.0), ["emoji"],
+            cache, output, "vision", None, _mix(output, {SEEN: 1.0}, 1.0), ["emoji"],
             {"decoder": False, "classes": 1.0}, encoder, steps=2400, rows=64, accumulate=1,
             freeze=["text", "audio"],
         ),
@@ -58,14 +67,14 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
     }  # fmt: skip
     if speech:
         heard = [f"transcribe_{name}" for name in speech]
-        _write_asked(train, output, speech)
+        _write(output / f"{ASKED}.jsonl", _asked(train, speech))
         every = [
             *_mix(train, TEXTS, 0.4), *_mix(train, PICTURES, 0.25), *_mix(train, SPEECH, 0.15),
             *_mix(output, {ASKED: 1.0}, 0.2),
         ]  # fmt: skip
         found["sound"] = _recipe(
             cache, output, "sound", "words", _mix(train, SPEECH, 1.0), heard,
-            {"decoder": False, "ctc": 1.0}, encoder | {"rate": 0.001}, steps=3000, rows=16,
+            {"decoder": False, "ctc": 1.0}, encoder, steps=3000, rows=16,
             accumulate=1, freeze=["text", "vision"],
         )  # fmt: skip
         found["joint"] = _recipe(
@@ -140,12 +149,33 @@ def _mix(directory: Path, weights: dict[str, float], total: float) -> list[dict[
     ]
 
 
-def _write_asked(train: Path, output: Path, speech: list[str]) -> None:
-    """Rows of speech once more, asked for as `matryo transcribe` does."""
-    path = output / f"{ASKED}.jsonl"
+def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     if not path.exists():
-        rows = [json.dumps(row, ensure_ascii=False) for row in _asked(train, speech)]
-        path.write_text("".join(f"{row}\n" for row in rows), "utf-8")
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_text(text, "utf-8")
+
+
+def _seen(train: Path) -> Iterator[dict[str, Any]]:
+    """Pictures, each once, with their concept and the words of its English caption: a thousand
+    concepts of a few pictures each teach little before they share what is common to them.
+    """
+    rows = [json.loads(line) for line in (train / "emoji.jsonl").read_text("utf-8").splitlines()]
+    words: dict[str, set[str]] = {}
+    for row in rows:
+        if row["lang"] == "en":
+            caption = row["messages"][1]["content"][0]["text"].casefold()
+            words.setdefault(row["concept"], set()).update(_WORD.findall(caption))
+    often = Counter(word for found in words.values() for word in found)
+    pictures: set[str] = set()
+    for row in rows:
+        question = row["messages"][0]["content"]
+        picture = next(item for item in question if item["type"] == "image")
+        if picture["image"] in pictures:
+            continue
+        pictures.add(picture["image"])
+        picture["image"] = str(train / picture["image"])
+        shared = sorted(w for w in words.get(row["concept"], ()) if 1 < often[w] < _TOO_OFTEN)
+        yield {"messages": row["messages"], "concept": [row["concept"], *shared]}
 
 
 def _asked(train: Path, speech: list[str]) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from scripts.nano.stages import main, stages
 
 from matryo.config import TextConfig
 from matryo.plan import Plan
-from matryo.speech.answer import split_answer
+from matryo.speech.prompts import split_answer
 from matryo.tower_config import TowerConfig
 from matryo.train.recipe import Recipe
 
@@ -26,12 +26,27 @@ def speech_row(task: str, answer: str, lang: str, **more: str) -> str:
     return json.dumps({"messages": messages, "task": task, "lang": lang, "said": "Uno", **more})
 
 
+def emoji_row(picture: str, concept: str, caption: str, lang: str = "en") -> str:
+    question = [{"type": "image", "image": f"pics/{picture}.png"}, {"type": "text", "text": "x"}]
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": [{"type": "text", "text": caption}]},
+    ]
+    return json.dumps({"messages": messages, "concept": concept, "lang": lang})
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     for split in ("train", "heldout"):
         (tmp_path / split).mkdir()
         for name in ("translate", "emoji"):
             (tmp_path / split / f"{name}.jsonl").write_text("{}\n")
+    rows = [
+        emoji_row("a", "1", "grinning face"),
+        emoji_row("a", "1", "cara", "es"),
+        emoji_row("b", "2", "Face of a cat"),
+    ]
+    (tmp_path / "train/emoji.jsonl").write_text("\n".join(rows))
     (tmp_path / "tokenizer").mkdir()
     return tmp_path
 
@@ -60,6 +75,8 @@ def test_stages_start_from_each_other_and_wait_for_speech(cache: Path) -> None:
     (cache / "train/espeak.jsonl").write_text("\n".join(rows))
     found = stages(cache, output, quick=True)
     assert list(found) == ["vision", "words", "sound", "joint"]
+    seen = [json.loads(line) for line in (output / "seen.jsonl").read_text().splitlines()]
+    assert [row["concept"] for row in seen] == [["1", "face"], ["2", "face"]]
     for name, recipe in found.items():
         read = Recipe.from_text(json.dumps(recipe), directory=cache)
         assert read.schedule.steps == 4 and read.output == output / name

@@ -90,7 +90,7 @@ BAD: list[tuple[Any, str]] = [
     ({"messages": []}, "at least one"),
     ({"messages": [{"role": "user"}]}, "role and content"),
     ({"messages": [{"role": "user", "content": "a"}]}, "no message of the assistant"),
-    (asked(text("a"), answer="b", label=3), "text in 'label'"),
+    (asked(text("a"), answer="b", label=3), "texts, in 'label'"),
     (asked({"type": "image", "image": "gone.png"}, answer="b"), "gone.png: cannot be read"),
     (asked({"type": "image", "image": "media/0.wav"}, answer="b"), "0.wav"),
     (asked({"type": "audio", "audio": "media/0.png"}, answer="b"), "0.png"),
@@ -127,7 +127,7 @@ def test_media_are_decoded_once_and_as_at_run_time(checkpoint: Path, tmp_path: P
     corpus = opened(checkpoint, write_rows(tmp_path, rows + rows[:2]))
     assert corpus.media is not None
     samples = [corpus.row(number, 64) for number in range(len(rows) + 2)]
-    assert samples[0].pictures == samples[len(rows)].pictures and samples[0].label == "thing 0"
+    assert samples[0].pictures == samples[len(rows)].pictures and samples[0].labels == ["thing 0"]
     assert samples[1].transcript == "c!"
     pixels = corpus.media.pixels(samples[3].pictures[0])
     assert np.array_equal(pixels, load_image(tmp_path / "media/1.png", 64))

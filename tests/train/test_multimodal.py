@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +92,30 @@ def test_classes_and_letters_are_learned() -> None:
     soft = torch.randn(2, 3, 8, requires_grad=True)
     optimizer = torch.optim.Adam([soft, *heads.parameters()], 0.1)
     for _ in range(60):
-        shown, said = heads.classes(soft, ["dog", None]), heads.ctc(soft, [3, 1], ["aba", "ab"])
+        shown, said = heads.classes(soft, [["dog"], []]), heads.ctc(soft, [3, 1], ["aba", "ab"])
         assert shown is not None and said is not None
         optimizer.zero_grad()
         (shown + said).backward()
         optimizer.step()
-    assert heads.right(soft, ["dog", "fox"]) == (1, 1)
+    assert heads.right(soft, [["dog"], ["fox"]]) == (1, 1)
     assert heads.heard(soft, [3, 1]) == ["aba", "ab"]
     # What no head knows, and what does not fit into its sound, teaches nothing.
-    assert heads.classes(soft, ["fox", None]) is None
+    assert heads.classes(soft, [["fox"], []]) is None
     assert heads.ctc(soft, [3, 1], [None, "aaaa"]) is None
     assert spoken("  L'été, 3 fois… ") == "l'été 3 fois"
+
+
+def test_the_labels_of_a_picture_are_equally_likely() -> None:
+    heads = Auxiliary(4, ["cat", "dog", "pet", "tree"], [], classes=1.0, ctc=0.0)
+    soft = torch.randn(1, 3, 4)
+    both = heads.classes(soft, [["pet", "cat"]])
+    each = [heads.classes(soft, [[name]]) for name in ("pet", "cat")]
+    assert both is not None and each[0] is not None and each[1] is not None
+    assert both.item() == pytest.approx((each[0] + each[1]).item() / 2)
+    # A label that was not trained on counts for nothing.
+    assert heads.classes(soft, [["pet", "cat", "fox"]]) == both
+    best = max(heads.labels, key=lambda name: heads.right(soft, [[name]])[0])
+    assert heads.right(soft, [["fox", best]]) == (1, 1)
 
 
 def test_a_recipe_that_cannot_run_says_why(tmp_path: Path) -> None:
@@ -124,7 +138,8 @@ def test_the_draw_of_sources_follows_their_weights() -> None:
 
     texts = [Corpus(np.arange(n, dtype=np.int32), 1, 1, (), str(n), n) for n in (41, 61)]
     mixture = Mixture(texts, [3.0, 1.0], 4, seed=0)
-    position, seen = mixture.start, []
+    position: Sequence[int] = mixture.start
+    seen: list[tuple[int, int]] = []
     for step in range(40):
         rows, after = mixture.rows(step, position, 10)
         assert mixture.rows(step, position, 10) == (rows, after)

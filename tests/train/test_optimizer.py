@@ -55,3 +55,12 @@ def test_a_weight_without_a_gradient_stays(nested_model: Any) -> None:
     again.param_groups[0]["params"][0].grad = weights[0].grad.clone()
     optimizer.step(), again.step()
     assert torch.equal(again.param_groups[0]["params"][0], weights[0])
+
+
+def test_a_filter_is_the_matrix_from_what_it_sees() -> None:
+    flat = torch.nn.Parameter(torch.zeros(6, 4 * 3 * 3))
+    filters = torch.nn.Parameter(torch.zeros(6, 4, 3, 3))
+    flat.grad = torch.randn(flat.shape, generator=torch.Generator().manual_seed(1))
+    filters.grad = flat.grad.reshape(filters.shape).clone()
+    Muon([flat, filters], 0.1, weight_decay=0.0).step()
+    assert flat.abs().max() > 0 and torch.equal(filters.reshape(flat.shape), flat)

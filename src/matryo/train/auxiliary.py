@@ -20,7 +20,6 @@ import torch
 from torch.nn import functional
 
 from matryo.train.features import FeatureRegression
-from matryo.train.head import IGNORED
 
 LETTERS_A_TOKEN = 4
 BLANK = 0
@@ -64,25 +63,34 @@ class Auxiliary(torch.nn.Module):
         self.regression = FeatureRegression(width, teacher_width, kinds)
         self.weights |= {f"{kind} features": weight for kind in kinds}
 
-    def classes(self, soft: torch.Tensor, shown: Sequence[str | None]) -> torch.Tensor | None:
-        """soft (n, S, d); the mean loss of those whose label was trained on, None if there are
-        none.
+    def classes(self, soft: torch.Tensor, shown: Sequence[Sequence[str]]) -> torch.Tensor | None:
+        """soft (n, S, d); the mean loss of those with labels that were trained on, None if there
+        are none. The labels of one picture are equally likely.
         """
-        targets = torch.tensor(
-            [IGNORED if name is None else self.labels.get(name, IGNORED) for name in shown],
-            device=soft.device,
-        )
-        if not self.labels or not bool((targets != IGNORED).any()):
+        known = self._known(shown)
+        if not known:
             return None
-        return functional.cross_entropy(self.show(soft.mean(1)), targets, label_smoothing=0.1)
+        targets = soft.new_zeros(len(known), len(self.labels))
+        for row, labels in enumerate(known.values()):
+            targets[row, labels] = 1 / len(labels)
+        scores = self.show(soft[list(known)].mean(1))
+        return functional.cross_entropy(scores, targets, label_smoothing=0.1)
 
-    def right(self, soft: torch.Tensor, shown: Sequence[str | None]) -> tuple[int, int]:
-        """How many pictures are recognised, of how many with a known label."""
-        known = [(n, self.labels[name]) for n, name in enumerate(shown) if name in self.labels]
+    def right(self, soft: torch.Tensor, shown: Sequence[Sequence[str]]) -> tuple[int, int]:
+        """How many pictures are recognised, of how many with a known label: the likeliest label is
+        one of theirs.
+        """
+        known = self._known(shown)
         if not known:
             return 0, 0
-        best = self.show(soft.mean(1)).argmax(-1).tolist()
-        return sum(best[n] == target for n, target in known), len(known)
+        best = self.show(soft[list(known)].mean(1)).argmax(-1).tolist()
+        hits = [one in labels for one, labels in zip(best, known.values(), strict=True)]
+        return sum(hits), len(hits)
+
+    def _known(self, shown: Sequence[Sequence[str]]) -> dict[int, list[int]]:
+        """The labels that were trained on, of the pictures that have some."""
+        numbers = [[self.labels[name] for name in names if name in self.labels] for names in shown]
+        return {place: labels for place, labels in enumerate(numbers) if labels}
 
     def ctc(
         self, soft: torch.Tensor, num_tokens: Sequence[int], said: Sequence[str | None]

@@ -27,14 +27,14 @@ class Batch:
     input_ids, labels (B, T): labels[t] is the id after input_ids[t], or IGNORED
     media: pixel_values (P, 3, S, S), input_features (C, F, bins), input_features_mask (C, F), as
     the model's forward takes them; those that there are
-    shown, said: what each picture shows and each clip says, None if nobody says so
+    shown, said: what each picture shows and each clip says, () or None if nobody says so
     num_labels: labels that are not IGNORED
     """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
     media: dict[str, torch.Tensor]
-    shown: list[str | None] = field(default_factory=list)
+    shown: list[Sequence[str]] = field(default_factory=list)
     said: list[str | None] = field(default_factory=list)
     num_labels: int = 0
 
@@ -56,7 +56,7 @@ def make_batch(
     labels = np.full((len(samples), longest), IGNORED, np.int64)
     pixels: list[torch.Tensor] = []
     sounds: list[tuple[torch.Tensor, int]] = []
-    shown: list[str | None] = []
+    shown: list[Sequence[str]] = []
     said: list[str | None] = []
     for row, ((sample, corpus), rng) in enumerate(zip(samples, rngs, strict=True)):
         length = len(sample.ids) - 1
@@ -66,7 +66,7 @@ def make_batch(
             continue
         for index in sample.pictures:
             pixels.append(torch.from_numpy(corpus.media.pixels(index, rng)))
-            shown.append(sample.label if len(sample.pictures) == 1 else None)
+            shown.append(sample.labels if len(sample.pictures) == 1 else ())
         for index in sample.sounds:
             mel, valid = corpus.media.mel(index, rng)
             sounds.append((torch.from_numpy(mel), valid))

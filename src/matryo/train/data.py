@@ -39,7 +39,7 @@ from matryo.train.media_store import (
 
 I64 = npt.NDArray[np.int64]
 
-_FORMAT = 2
+_FORMAT = 3
 _TOKENS, _CHATS, _LEARNED, _INDEX = "tokens.bin", "chats.bin", "learned.bin", "tokens.json"
 
 
@@ -47,14 +47,14 @@ _TOKENS, _CHATS, _LEARNED, _INDEX = "tokens.bin", "chats.bin", "learned.bin", "t
 class Sample:
     """One row: ids (n,) and which of them are learned (n,); the first never is.
 
-    pictures, sounds: numbers in the corpus' store · label, transcript: see `Conversation`
+    pictures, sounds: numbers in the corpus' store · labels, transcript: see `Conversation`
     """
 
     ids: I64
     learned: npt.NDArray[np.bool_]
     pictures: Sequence[int] = ()
     sounds: Sequence[int] = ()
-    label: str | None = None
+    labels: Sequence[str] = ()
     transcript: str | None = None
 
 
@@ -95,15 +95,15 @@ class Corpus:
             learned = np.ones(len(ids), bool)
             learned[0] = False
             return Sample(ids, learned)
-        start, end, pictures, sounds, label, transcript = self.index[number - packed]
+        start, end, pictures, sounds, labels, transcript = self.index[number - packed]
         ids = self.chats[start:end].astype(np.int64)
         mask = self.learned[start:end].astype(bool)
-        return Sample(ids, mask, pictures, sounds, label, transcript)
+        return Sample(ids, mask, pictures, sounds, labels, transcript)
 
     @property
     def labels(self) -> set[str]:
         """What pictures show."""
-        return {entry[4] for entry in self.index if entry[4] is not None}
+        return {label for entry in self.index for label in entry[4]}
 
     @property
     def transcripts(self) -> set[str]:
@@ -239,7 +239,7 @@ class _Writer:
             self._digest.update(data.tobytes())
         end = self._num_chats + len(ids)
         self._index.append(
-            [self._num_chats, end, places["vision"], places["audio"], row.label, row.transcript]
+            [self._num_chats, end, places["vision"], places["audio"], row.labels, row.transcript]
         )
         self._num_chats = end
         self._num_learned += int(learned.sum())

@@ -25,13 +25,13 @@ class Conversation:
     """A row with messages.
 
     where: file and line, for messages · directory: where its paths start
-    label: what its picture shows, transcript: what is said in its clip, for auxiliary losses
+    labels: what its picture shows, transcript: what is said in its clip, for auxiliary losses
     """
 
     messages: Sequence[Mapping[str, Any]]
     where: str
     directory: Path
-    label: str | None = None
+    labels: Sequence[str] = ()
     transcript: str | None = None
 
 
@@ -134,16 +134,19 @@ def _conversation(
     messages = row["messages"]
     if not isinstance(messages, list) or not messages:
         raise ValueError("expected a list of messages, with at least one")
-    for key in names:
-        if row.get(key) is not None and not isinstance(row[key], str):
-            raise ValueError(f"expected text in {key!r}")
+    label, transcript = (row.get(key) for key in names)
+    if transcript is not None and not isinstance(transcript, str):
+        raise ValueError(f"expected text in {names[1]!r}")
+    labels = [] if label is None else label if isinstance(label, list) else [label]
+    if not all(isinstance(one, str) for one in labels):
+        raise ValueError(f"expected text, or a list of texts, in {names[0]!r}")
     for message in messages:
         if not isinstance(message, dict) or not {"role", "content"} <= set(message):
             raise ValueError("expected messages with role and content")
     _whole(json.dumps(messages, ensure_ascii=False), "messages")
     # Other keys of a message, such as a name, are for other programs.
     kept = [{key: message[key] for key in ("role", "content")} for message in messages]
-    return Conversation(kept, where, directory, row.get(names[0]), row.get(names[1]))
+    return Conversation(kept, where, directory, labels, transcript)
 
 
 def _whole(text: str, place: str) -> str:

@@ -1,4 +1,4 @@
-"""AdamW, or Muon for matrices and AdamW for the rest, over float32 weights.
+"""AdamW, or Muon for matrices and filters and AdamW for the rest, over float32 weights.
 
 In: a model and the recipe's rates. Out: optimisers whose groups know their peak rate. Tables and
 vectors are never decayed: a row that is not looked up, row 0 of the per-layer table above all,
@@ -25,7 +25,9 @@ _STEPS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose singular values are all made about one; 2-D weights only."""
+    """Momentum whose singular values are all made about one; a filter counts as the matrix from
+    what it sees to its channel.
+    """
 
     def __init__(
         self, parameters: Iterable[torch.Tensor], rate: float, weight_decay: float
@@ -45,9 +47,10 @@ class Muon(torch.optim.Optimizer):
                 momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
                 # Singular values are those of the whole matrix: each process computes them.
                 ahead = whole(weight.grad.add(momentum, alpha=MOMENTUM))
-                update = part_of(orthogonalised(ahead), weight)
+                flat = ahead.reshape(len(ahead), -1)
+                update = part_of(orthogonalised(flat).reshape(ahead.shape), weight)
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                rows, columns = weight.shape
+                rows, columns = flat.shape
                 weight.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
 
@@ -83,9 +86,10 @@ def make_optimizers(
     }
     made: list[torch.optim.Optimizer] = []
     if recipe.name == "muon":
-        flat = [weight for weight in kinds["matrix"] if weight.ndim == 2]
-        made.append(Muon(flat, recipe.rate, recipe.weight_decay))
-        kinds["matrix"] = [weight for weight in kinds["matrix"] if weight.ndim != 2]
+        # A depthwise filter sees one channel: nothing to make orthogonal.
+        mixing = [weight for weight in kinds["matrix"] if weight.shape[1] > 1]
+        made.append(Muon(mixing, recipe.rate, recipe.weight_decay))
+        kinds["matrix"] = [weight for weight in kinds["matrix"] if weight.shape[1] == 1]
         rates["matrix"] = rates["vector"]  # an orthogonalised step is of another size than Adam's
     groups: list[dict[str, Any]] = [
         {
