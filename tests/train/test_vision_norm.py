@@ -1,0 +1,45 @@
+"""The picture encoder's norms are timm's, values and gradients."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from timm.layers import RmsNorm2d, RmsNormAct2d
+
+from matryo.train.vision_norm import FusedNorm2d, FusedNormAct2d, fuse_norms
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kind", [RmsNorm2d, RmsNormAct2d])
+def test_values_and_gradients_are_those_of_timm(
+    kind: type[torch.nn.Module], layout: torch.memory_format
+) -> None:
+    more = {"act_layer": torch.nn.GELU} if kind is RmsNormAct2d else {}
+    plain = kind(24, eps=1e-6, **more)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        plain.weight.copy_(torch.randn(24, generator=generator))
+    fused = torch.nn.Sequential(copy.deepcopy(plain))
+    fuse_norms(fused)
+    assert type(fused[0]) in (FusedNorm2d, FusedNormAct2d)
+    x = torch.randn(3, 24, 5, 7, generator=generator).to(memory_format=layout)
+    seen = torch.randn(x.shape, generator=generator)
+    results = []
+    for module in (plain, fused):
+        given = x.clone().requires_grad_()
+        out = module(given)
+        (out * seen).sum().backward()
+        weight = next(iter(module.parameters()))
+        results.append((out.detach(), given.grad, weight.grad))
+    for wanted, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=2e-5, atol=2e-5)
+
+
+def test_other_precisions_go_the_way_of_timm() -> None:
+    plain = RmsNorm2d(8)
+    fused = copy.deepcopy(plain)
+    fuse_norms(fused)
+    x = torch.randn(1, 8, 2, 2, generator=torch.Generator().manual_seed(1)).double()
+    assert torch.equal(fused.double()(x), plain.double()(x))
