@@ -16,7 +16,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,13 @@ from scripts.nano.shape import config, plans
 from matryo.speech.prompts import LANGUAGES, speech_prompt
 
 SIDE = 64
-TEXTS = {"translate": 0.5, "facts": 0.15, "words": 0.15, "prose": 0.15, "talk": 0.05}
+TEXTS = {"translate": 0.6, "facts": 0.12, "words": 0.1, "prose": 0.13, "talk": 0.05}
+SEEN, HEARD, ASKED = "seen", "heard", "asked"  # files that are made here, see `main`
 PICTURES = {
-    "emoji": 0.43, "easy_vqa": 0.2, "emoji_choice": 0.12, "emoji_keywords": 0.08,
-    "emoji_yes_no": 0.12, "flags": 0.05,
+    SEEN: 0.55, "easy_vqa": 0.15, "emoji_choice": 0.08, "emoji_keywords": 0.07,
+    "emoji_yes_no": 0.08, "flags": 0.07,
 }  # fmt: skip
 SPEECH = {"prompts": 0.25, "espeak": 0.65, "kokoro": 0.1}
-ASKED = "asked"  # clips with the prompts of `matryo transcribe`
-SEEN = "seen"  # pictures with the words for what they show
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _TOO_OFTEN = 400  # concepts
 RUNGS = {"tiny": 0.18, "small": 0.18, "medium": 0.18, "large": 0.46}
@@ -51,7 +50,8 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
     train = cache / "train"
     speech = [name for name in SPEECH if (train / f"{name}.jsonl").exists()]
     _write(output / f"{SEEN}.jsonl", _seen(train))
-    words = [*_mix(train, TEXTS, 0.65), *_mix(train, PICTURES, 0.35)]
+    pictures = {name: output if name == SEEN else train for name in PICTURES}
+    words = [*_mix(train, TEXTS, 0.5), *_mix(pictures, PICTURES, 0.5)]
     sampled = {"mode": "sample", "rungs": RUNGS, "mixes": 0.1}
     found = {
         "vision": _recipe(
@@ -61,26 +61,29 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
         ),
         "words": _recipe(
             cache, output, "words", "vision", words, ["translate", "emoji"],
-            {**sampled, "classes": 0.1}, decoder, steps=1500, rows=48, accumulate=2,
+            {**sampled, "classes": 0.1}, decoder, steps=800, rows=64, accumulate=1,
             freeze=["audio"],
         ),
     }  # fmt: skip
     if speech:
         heard = [f"transcribe_{name}" for name in speech]
+        for name in speech:
+            _write(output / f"{HEARD}_{name}.jsonl", _heard(train, name))
         _write(output / f"{ASKED}.jsonl", _asked(train, speech))
+        clips = {f"{HEARD}_{name}": weight for name, weight in SPEECH.items()}
         every = [
-            *_mix(train, TEXTS, 0.4), *_mix(train, PICTURES, 0.25), *_mix(train, SPEECH, 0.15),
-            *_mix(output, {ASKED: 1.0}, 0.2),
+            *_mix(train, TEXTS, 0.35), *_mix(pictures, PICTURES, 0.3), *_mix(output, clips, 0.2),
+            *_mix(output, {ASKED: 1.0}, 0.15),
         ]  # fmt: skip
         found["sound"] = _recipe(
-            cache, output, "sound", "words", _mix(train, SPEECH, 1.0), heard,
-            {"decoder": False, "ctc": 1.0}, encoder, steps=3000, rows=16,
+            cache, output, "sound", "words", _mix(output, clips, 1.0), heard,
+            {"decoder": False, "ctc": 1.0}, encoder, steps=2000, rows=16,
             accumulate=1, freeze=["text", "vision"],
         )  # fmt: skip
         found["joint"] = _recipe(
             cache, output, "joint", "sound", every, ["translate", "emoji", *heard],
             {**sampled, "classes": 0.1, "ctc": 0.2}, decoder | {"rate": 0.01, "vector_rate": 0.001},
-            steps=3000, rows=32, accumulate=2, freeze=[],
+            steps=700, rows=48, accumulate=1, freeze=[],
         )  # fmt: skip
     found[list(found)[-1]]["export"]["packed"] = ["q8"]
     if quick:
@@ -138,13 +141,20 @@ def _recipe(
     }
 
 
-def _mix(directory: Path, weights: dict[str, float], total: float) -> list[dict[str, Any]]:
-    """Sources with the weights of those that there are, `total` together."""
-    there = {name: weight for name, weight in weights.items()
-             if (directory / f"{name}.jsonl").exists()}  # fmt: skip
+def _mix(
+    places: Path | Mapping[str, Path], weights: Mapping[str, float], total: float
+) -> list[dict[str, Any]]:
+    """Sources with the weights of those that there are, `total` together. places: the directory of
+    all, or of each
+    """
+    paths = {
+        name: (places if isinstance(places, Path) else places[name]) / f"{name}.jsonl"
+        for name in weights
+    }
+    there = {name: weight for name, weight in weights.items() if paths[name].exists()}
     whole = sum(there.values())
     return [
-        {"files": [str(directory / f"{name}.jsonl")], "weight": round(total * weight / whole, 5)}
+        {"files": [str(paths[name])], "weight": round(total * weight / whole, 5)}
         for name, weight in there.items()
     ]
 
@@ -155,33 +165,56 @@ def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
         path.write_text(text, "utf-8")
 
 
-def _seen(train: Path) -> Iterator[dict[str, Any]]:
-    """Pictures, each once, with their concept and the words of its English caption: a thousand
-    concepts of a few pictures each teach little before they share what is common to them.
+def _read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def _together(rows: Iterable[dict[str, Any]], kind: str, train: Path) -> Iterator[dict[str, Any]]:
+    """All that is asked about one picture or clip as one conversation, which has it once: what its
+    embeddings cost is shared by the answers.
+
+    kind: image or audio
     """
-    rows = [json.loads(line) for line in (train / "emoji.jsonl").read_text("utf-8").splitlines()]
+    about: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        question, answer = row["messages"]
+        medium = next(item[kind] for item in question["content"] if item["type"] == kind)
+        if medium not in about:
+            about[medium] = row
+            for item in question["content"]:
+                if item["type"] == kind:
+                    item[kind] = str(train / medium)
+        else:
+            left = [item for item in question["content"] if item["type"] == "text"]
+            about[medium]["messages"] += [{"role": "user", "content": left}, answer]
+    yield from about.values()
+
+
+def _seen(train: Path) -> Iterator[dict[str, Any]]:
+    """Pictures, each with its captions, its concept and the words of the English caption: a
+    thousand concepts of a few pictures each teach little before they share what is common to them.
+    """
+    rows = _read(train / "emoji.jsonl")
     words: dict[str, set[str]] = {}
     for row in rows:
         if row["lang"] == "en":
             caption = row["messages"][1]["content"][0]["text"].casefold()
             words.setdefault(row["concept"], set()).update(_WORD.findall(caption))
     often = Counter(word for found in words.values() for word in found)
-    pictures: set[str] = set()
-    for row in rows:
-        question = row["messages"][0]["content"]
-        picture = next(item for item in question if item["type"] == "image")
-        if picture["image"] in pictures:
-            continue
-        pictures.add(picture["image"])
-        picture["image"] = str(train / picture["image"])
+    for row in _together(rows, "image", train):
         shared = sorted(w for w in words.get(row["concept"], ()) if 1 < often[w] < _TOO_OFTEN)
         yield {"messages": row["messages"], "concept": [row["concept"], *shared]}
 
 
+def _heard(train: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Clips, each with what was said and its translations."""
+    for row in _together(_read(train / f"{name}.jsonl"), "audio", train):
+        yield {"messages": row["messages"], "said": row["said"]}
+
+
 def _asked(train: Path, speech: list[str]) -> Iterator[dict[str, Any]]:
     for name in speech:
-        for number, line in enumerate((train / f"{name}.jsonl").read_text("utf-8").splitlines()):
-            row = json.loads(line)
+        for number, row in enumerate(_read(train / f"{name}.jsonl")):
             question, reply = row["messages"]
             clip = next(item["audio"] for item in question["content"] if item["type"] == "audio")
             answer = reply["content"][0]["text"]
@@ -202,7 +235,12 @@ def _asked(train: Path, speech: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """Writes the recipes, and beside the tokenizer what pictures and answers are like."""
+    """Writes the recipes, and beside the tokenizer what pictures and answers are like.
+
+    Beside the recipes lie rows that are made of the corpus: pictures with all their captions,
+    clips with what was said and its translations, and clips with the prompts of `matryo
+    transcribe`.
+    """
     cache, output = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
     output.mkdir(parents=True, exist_ok=True)
     size = {"size": {"height": SIDE, "width": SIDE}}

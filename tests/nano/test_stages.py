@@ -77,6 +77,11 @@ def test_stages_start_from_each_other_and_wait_for_speech(cache: Path) -> None:
     assert list(found) == ["vision", "words", "sound", "joint"]
     seen = [json.loads(line) for line in (output / "seen.jsonl").read_text().splitlines()]
     assert [row["concept"] for row in seen] == [["1", "face"], ["2", "face"]]
+    roles = [message["role"] for message in seen[0]["messages"]]
+    assert roles == ["user", "assistant"] * 2  # one picture, two captions
+    assert seen[0]["messages"][2]["content"] == [{"type": "text", "text": "x"}]
+    heard = [json.loads(line) for line in (output / "heard_espeak.jsonl").read_text().splitlines()]
+    assert len(heard) == 1 and len(heard[0]["messages"]) == 4
     for name, recipe in found.items():
         read = Recipe.from_text(json.dumps(recipe), directory=cache)
         assert read.schedule.steps == 4 and read.output == output / name
