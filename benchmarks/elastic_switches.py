@@ -105,7 +105,9 @@ def _generate(
         steps.append(
             {"plan": plan.name, "switched": True, "seconds": seconds, "digest": _digest(logits)}
         )
-        ids.append(rng.choice(np.argsort(logits)[-8:].tolist()))  # greedy alone would repeat itself
+        ids.append(
+            rng.choice(sorted(np.argpartition(logits, -8)[-8:].tolist()))
+        )  # greedy alone would repeat itself
     return steps
 
 

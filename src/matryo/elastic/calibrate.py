@@ -68,7 +68,7 @@ def look(
         of_small = model.logits(ids[:-1], plan=small)
         doubt = np.array([uncertainty(row, measure) for row in of_small])
         of_large = model.logits(ids[:-1], plan=large)
-        parts.append((doubt, _losses(of_small, targets), _losses(of_large, targets)))
+        parts.append((doubt, losses(of_small, targets), losses(of_large, targets)))
     count = sum(len(doubt) for doubt, _, _ in parts)
     if count < FEWEST_TOKENS:
         raise InputError(
@@ -115,9 +115,10 @@ def nearest(rows: Sequence[Row], share: float) -> Row:
     return min(rows, key=lambda row: abs(row.share - share))
 
 
-def _losses(logits: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> F64:
+def losses(logits: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> F64:
+    """Nats (N,) of the targets (N,) under logits (N, V)."""
     wide = logits.astype(np.float64)
     wide -= wide.max(axis=1, keepdims=True)
     chosen = wide[np.arange(len(targets)), targets]
-    losses: F64 = np.log(np.exp(wide).sum(axis=1)) - chosen
-    return losses
+    nats: F64 = np.log(np.exp(wide).sum(axis=1)) - chosen
+    return nats

@@ -128,6 +128,8 @@ class Controller:
     def _read(self, context_tokens: int, kv_bytes: int) -> Reading:
         return self._sensors.read(
             token_seconds=self._pace.token_seconds,
+            latest_token=self._pace.latest,
+            slower_tokens=self._pace.slower_half,
             queue=self.queue,
             context_tokens=context_tokens,
             kv_bytes=kv_bytes,

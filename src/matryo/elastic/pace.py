@@ -29,3 +29,13 @@ class Pace:
     def token_seconds(self) -> float | None:
         """Seconds of a token, if known."""
         return median(self._seconds) if len(self._seconds) >= LEAST_TOKENS else None
+
+    @property
+    def latest(self) -> float | None:
+        """Seconds of the latest token, if there is one."""
+        return self._seconds[-1] if self._seconds else None
+
+    @property
+    def slower_half(self) -> float:
+        """Seconds that the tokens took together that lie at the median or above."""
+        return sum(sorted(self._seconds)[len(self._seconds) // 2 :])

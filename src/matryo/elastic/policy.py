@@ -8,10 +8,15 @@ so that a recorded trace gives the same decisions again.
 Getting smaller is quick and getting larger is slow. A level is left as soon as a rule forbids it; a
 fuller one is taken only when every rule has allowed it, with a margin, for a whole dwell time. A
 growth that has to be taken back soon doubles the dwell time of the next one.
+
+One slow token is no load. Slow tokens that took a quarter of a second together are one, and so is
+one slow token if the processors bear witness: others have just begun to use much of them. In a
+crowd that lasts, the second witness counts no more, so that noise does not change the size.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -25,7 +30,9 @@ KINDS: tuple[Kind, ...] = ("fixed", "latency", "memory", "power", "auto")
 
 DWELL_S = 1.0  # for which a fuller level has to be allowed before it is taken
 LONGEST_DWELL_S = 32.0
-CONFIRM_S = 0.25  # for which a token has to be too slow: one slow token is no load
+CONFIRM_S = 0.25  # for which tokens have to be too slow
+CROWDED = 0.25  # of the processors: more than others usually use
+CROWD_MEMORY_S = 2.0  # in which what others use becomes usual
 BELOW = 0.85  # of a target; what another level, fuller or leaner, is predicted to take
 GROW_BELOW_MEMORY = 0.92  # of a limit of memory; what a fuller level is predicted to hold
 SHRINK_BELOW_MEMORY = 0.95  # what a leaner one is predicted to hold
@@ -97,6 +104,7 @@ class State:
     changed_at: of the last change · slow_since: tokens have been too slow · calm_since: a fuller
     level has been allowed · grown_at: of the last growth
     trimmed_at: pages outside the plan were given back · told: that no level keeps what is asked for
+    others: share of the processors that others usually use · read_at: of the latest reading
     """
 
     level: int = 0
@@ -107,6 +115,8 @@ class State:
     dwell: float = DWELL_S
     trimmed_at: float = float("-inf")
     told: bool = False
+    others: float = 0.0
+    read_at: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,7 @@ def decide(rules: Rules, state: State, reading: Reading) -> tuple[State, Setting
         reason = _why_grown(rules) if grown else ""
     else:
         state = replace(state, calm_since=None)
+    state = _used_to(state, reading)
     trim = _must_trim(rules, state, reading, changed=bool(reason))
     if trim:
         state = replace(state, trimmed_at=reading.seconds)
@@ -200,6 +211,9 @@ def _latency(rules: Rules, state: State, reading: Reading) -> _Bound:
     if target is None:
         return _FREE
     level = min(state.level, rules.smallest)
+    sudden = reading.others > state.others + CROWDED and (reading.latest_token or 0.0) > target
+    if sudden:
+        took = reading.latest_token
     if took is None:
         return _Bound(state.level, state.level, "")
     unit = took / rules.levels[level].cost
@@ -207,16 +221,17 @@ def _latency(rules: Rules, state: State, reading: Reading) -> _Bound:
     best = _first_below(costs, BELOW * target)
     if took <= target:
         return _Bound(0, best, "")
+    confirmed = sudden or reading.slower_tokens >= CONFIRM_S
     if level == rules.smallest:
         why = (
             f"no size keeps {target * 1e3:.0f} ms a token; the nearest, "
             f"{rules.levels[level].name}, takes {took * 1e3:.0f} ms"
         )
-        return _Bound(state.level, state.level, why, urgent=False, unmet=True)
+        return _Bound(state.level, state.level, why, urgent=confirmed, unmet=True)
     now = max(best, level + 1)
     busy = f", others use {reading.others:.0%} of the processors" if reading.others > 0.1 else ""
     why = f"a token took {took * 1e3:.0f} ms, {target * 1e3:.0f} are wanted{busy}"
-    return _Bound(now, now, why, urgent=False)
+    return _Bound(now, now, why, urgent=confirmed)
 
 
 def _memory(rules: Rules, state: State, reading: Reading) -> _Bound:
@@ -279,6 +294,14 @@ def _noted_slow(state: State, bound: _Bound, reading: Reading) -> State:
 def _is_confirmed(state: State, bound: _Bound, reading: Reading) -> bool:
     since = state.slow_since
     return bound.urgent or (since is not None and reading.seconds - since >= CONFIRM_S)
+
+
+def _used_to(state: State, reading: Reading) -> State:
+    """What others use becomes usual."""
+    elapsed = max(reading.seconds - state.read_at, 0.0)
+    kept = math.exp(-elapsed / CROWD_MEMORY_S)
+    others = kept * state.others + (1.0 - kept) * reading.others
+    return replace(state, others=others, read_at=reading.seconds)
 
 
 def _shrunk(state: State, level: int, reading: Reading) -> State:

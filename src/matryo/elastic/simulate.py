@@ -46,6 +46,8 @@ def simulate(
                 known,
                 seconds=now,
                 token_seconds=pace.token_seconds,
+                latest_token=pace.latest,
+                slower_tokens=pace.slower_half,
                 context_tokens=context,
                 kv_bytes=kv_bytes,
                 private_bytes=known.private_bytes + kv_bytes,

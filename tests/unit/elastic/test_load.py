@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,14 @@ def test_figures_are_of_this_machine() -> None:
 
 def test_the_smallest_limit_counts(tmp_path: Path) -> None:
     names = ("max", "v1", "limit", "gone")
-    files = tuple(tmp_path / name for name in names)
-    for path, text in zip(files, ("max\n", "9223372036854771712\n", "2000000000\n"), strict=False):
+    paths = tuple(tmp_path / name for name in names)
+    for path, text in zip(paths, ("max\n", "9223372036854771712\n", "2000000000\n"), strict=False):
         path.write_text(text, encoding="ascii")
+    files = tuple(load._File(path) for path in paths)
     assert load._smallest(files) == 2_000_000_000
     assert load._smallest(files[:2]) is None
+    paths[2].write_text("1000000000\n", encoding="ascii")
+    assert load._smallest(files) == 1_000_000_000  # a limit may change
     sensors = Sensors(Clock())
     sensors._latest = Reading(seconds=100.0, memory_limit=3_000)
     assert sensors.read(memory_limit=2_000).memory_limit == 2_000
@@ -70,7 +74,7 @@ def test_what_others_use_is_what_is_neither_idle_nor_ours(monkeypatch: pytest.Mo
             load._Counters(101.0, 2.0, 0.5, 0.6, 0.25, None),
         )
     )
-    monkeypatch.setattr(load, "_counters", lambda _: next(counters))
+    monkeypatch.setattr(load, "_counters", lambda *_: next(counters))
     sensors = Sensors(clock)
     clock.now = 101.0
     reading = sensors.read()
@@ -87,3 +91,27 @@ def test_without_proc_psutil_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     reading = Sensors(Clock()).read()
     assert reading.resident_bytes == reading.private_bytes > 10_000_000
     assert reading.cpu_pressure is None and reading.memory_limit is None
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only where there is /proc")
+def test_proc_says_what_psutil_says() -> None:
+    psutil = pytest.importorskip("psutil")
+    files = load._Files()
+    available, total = load._machine_memory(files.memory)
+    assert total == psutil.virtual_memory().total
+    assert available == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    counters = load._counters(0.0, files)
+    times = psutil.cpu_times()
+    assert counters.idle == pytest.approx(times.idle + times.iowait, rel=0.01)
+    resident, _ = load._own_memory(files.own_memory)
+    assert resident == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only where there is /proc")
+def test_sensors_let_go_of_their_files() -> None:
+    sensors = Sensors(Clock())
+    descriptor = sensors._files.stat._descriptor
+    os.fstat(descriptor)
+    del sensors
+    with pytest.raises(OSError):
+        os.fstat(descriptor)

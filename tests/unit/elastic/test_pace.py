@@ -35,3 +35,13 @@ def test_another_size_begins_anew() -> None:
     pace.restart()
     pace.note(0.3)
     assert pace.token_seconds is None
+
+
+def test_what_the_slower_half_took() -> None:
+    pace = Pace()
+    assert pace.latest is None and pace.slower_half == 0.0
+    for seconds in (0.1, 0.05, 0.2, 0.15):
+        pace.note(seconds)
+    assert pace.latest == 0.15 and pace.slower_half == pytest.approx(0.35)
+    pace.note(0.05)
+    assert pace.slower_half == pytest.approx(0.45)  # three of five

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -66,10 +67,59 @@ def test_latency_reacts_within_two_seconds_and_recovers_when_the_load_ends() -> 
     assert len(changes(decisions)) <= 4
 
 
-@pytest.mark.parametrize("period", [0.5, 1.0, 3.0, 7.0])
-def test_a_load_that_comes_and_goes_does_not_make_the_size_flap(period: float) -> None:
+def crowd(share: float) -> Reading:
+    return Reading(seconds=0.0, others=share)
+
+
+@pytest.mark.parametrize(("others", "tokens"), [(0.75, 1), (0.0, 2)])
+def test_the_size_follows_a_load_after_one_token_if_others_explain_it_and_after_two_if_not(
+    others: float, tokens: int
+) -> None:
+    """A token takes 0.1 s, five times as long under the load; 0.34 s are wanted."""
+    slow = rules(Policy(kind="latency", target_seconds=0.34))
+
     def machine(seconds: float) -> Conditions:
-        return Conditions(700e6 if seconds % period < period / 2 else 1250e6)
+        return Conditions(200e6, reading=crowd(others)) if seconds >= 10 else Conditions(1e9)
+
+    decisions = simulate(slow, machine, 30)
+    ((at, level),) = changes(decisions)
+    assert level == 3 and 10 + 0.5 * tokens <= at < 10.1 + 0.5 * tokens + 0.1
+
+
+def test_what_others_use_does_not_matter_while_tokens_are_quick_enough() -> None:
+    decisions = simulate(LATENCY, lambda s: Conditions(1050e6, reading=crowd(float(s > 5))), 20)
+    assert not changes(decisions)
+
+
+def test_noise_in_a_lasting_crowd_changes_the_size_as_seldom_as_without_one() -> None:
+    """Tokens of 60 to 130 ms, 90 in the middle, of which 100 are wanted."""
+
+    def count(seed: int, others: float) -> int:
+        draw = random.Random(seed)
+        noise = (0.06, 0.09, 0.09, 0.13)
+        return len(
+            changes(
+                simulate(
+                    LATENCY,
+                    lambda _: Conditions(100e6 / draw.choice(noise), reading=crowd(others)),
+                    60,
+                )
+            )
+        )
+
+    crowded = [count(seed, 0.75) for seed in range(4)]
+    assert crowded == [count(seed, 0.0) for seed in range(4)]
+    assert max(crowded) <= 12  # of some 600 tokens
+
+
+@pytest.mark.parametrize("others", [0.0, 0.75])
+@pytest.mark.parametrize("period", [0.5, 1.0, 3.0, 7.0])
+def test_a_load_that_comes_and_goes_does_not_make_the_size_flap(
+    period: float, others: float
+) -> None:
+    def machine(seconds: float) -> Conditions:
+        loaded = seconds % period < period / 2
+        return Conditions(700e6 if loaded else 1250e6, reading=crowd(others * loaded))
 
     decisions = simulate(LATENCY, machine, 120)
     # A plain threshold would change twice a period. Growths that fail come ever more seldom.
