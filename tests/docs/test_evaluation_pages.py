@@ -1,4 +1,4 @@
-"""The tables of docs/evaluation.md and docs/search.md are what the stored results say."""
+"""The tables of generated pages are what the stored results say."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_tables_are_fresh() -> None:
-    script = ROOT / "scripts" / "evaluation_pages.py"
+@pytest.mark.parametrize("name", ["evaluation_pages", "elastic_pages"])
+def test_the_tables_are_fresh(name: str) -> None:
+    script = ROOT / "scripts" / f"{name}.py"
     done = subprocess.run(
         [sys.executable, str(script), "--check"],
         capture_output=True,
