@@ -38,7 +38,7 @@ from matryo.train.optimizer import make_optimizers, set_rate
 from matryo.train.recipe import Recipe
 from matryo.train.shard import assembled, clip_coefficients, shard, whole
 from matryo.train.sources import make_encoders, make_teacher, open_data, probes_of
-from matryo.train.start import make_model, make_schedule, prepare_tower
+from matryo.train.start import make_model, make_schedule, prepare_towers
 from matryo.train.step import accumulate, described, evaluate, prepare
 
 CHECKPOINTS, ADAPTER = "checkpoints", "adapter"
@@ -101,7 +101,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     if recipe.recompute:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.to(accelerator.device)
-    prepare_tower(model)
+    prepare_towers(model)
     schedule = make_schedule(recipe, config)
 
     # Data.
