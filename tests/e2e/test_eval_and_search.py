@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from e2e.program import COMMAND, environment, invoke, matryo
+from helpers.media import sound_file, tone
 
 QUESTIONS = [
     {"question": f"a b {number}", "choices": ["the", "b a e", "th"], "answer": number % 3}
@@ -130,3 +131,51 @@ def test_what_cannot_be_done_is_one_line(
     done = invoke(command, packed, *options, home=home)
     assert done.returncode == 1 and done.stdout == ""
     assert message in done.stderr and done.stderr.count("\n") <= 4
+
+
+def spoken_task(directory: Path, count: int, seconds: float = 0.4) -> Path:
+    rows = []
+    for number in range(count):
+        clip = directory / f"{number}.wav"
+        sound = tone(seconds, hertz=200.0 + 60 * number)
+        clip.write_bytes(sound_file(sound, 16000, "wav", "pcm_s16le"))
+        rows.append({"audio": clip.name, "text": f"the a b {number}", "language": "en"})
+    task = directory / "talk.jsonl"
+    task.write_text("\n".join(map(json.dumps, [*rows, {"audio": "gone.wav", "text": "a"}])))
+    return task
+
+
+def test_a_search_by_transcription_errors_reads_sounds_and_its_plans_transcribe(
+    home: Path, seeing_checkpoint: Path, tmp_path: Path
+) -> None:
+    task, plans, store = spoken_task(tmp_path, 12), tmp_path / "plans.json", tmp_path / "s.sqlite"
+    asked = ("-t", task, "--max-tokens", "4", "--weights", "f32", "--store", store)
+    searched = invoke(
+        "search", seeing_checkpoint, *asked, "--budget", "10h", "--trials", "1", "-o", plans,
+        home=home, COLUMNS="140",
+    )  # fmt: skip
+    assert searched.returncode == 0, searched.stderr
+    assert "wer ↓" in searched.stdout and "gone.wav" in searched.stderr
+    document = json.loads(plans.read_text())
+    assert (document["task"]["metric"], document["task"]["unit"]) == ("wer", "%")
+    assert document["task"]["rows_searched"] + document["task"]["rows_held_out"] == 12
+    found = [one["measured"]["quality"]["value"] for one in document["plans"].values()]
+    assert len(found) > 1 and all(value > 0 for value in found)
+    # The sounds were heard, and heard once: `eval` finds every answer of the search in the store.
+    known = kept_rows(store)
+    evaluated = invoke("eval", seeing_checkpoint, *asked, "-o", tmp_path / "eval.json", home=home)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert kept_rows(store) == known
+    size = f"{plans}:{next(iter(document['plans']))}"
+    said = invoke("transcribe", tmp_path / "0.wav", "-m", seeing_checkpoint, "--weights", "f32",
+                  "--size", size, home=home)  # fmt: skip
+    assert said.returncode == 0, said.stderr
+
+
+def test_a_search_with_sounds_that_cannot_be_heard_says_why(
+    home: Path, seeing_checkpoint: Path, tmp_path: Path
+) -> None:
+    task = spoken_task(tmp_path, 8, seconds=0.001)
+    done = invoke("search", seeing_checkpoint, "-t", task, "--weights", "f32", home=home)
+    assert done.returncode == 1
+    assert "0 rows to search with" in done.stderr and "rows are left out: talk" in done.stderr

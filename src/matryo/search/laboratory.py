@@ -165,8 +165,10 @@ class Laboratory:
 
     def _check_rows(self) -> None:
         if min(len(self.searched), len(self.held_out)) < MIN_ROWS:
+            left_out = self.left_out
+            why = f"; {len(left_out)} rows are left out: {left_out[0]}" if left_out else ""
             raise InputError(
                 f"{self.task.name}: {len(self.searched)} rows to search with and "
                 f"{len(self.held_out)} held out; give a task with more rows (a longer text, or a "
-                f"smaller --window), at least {MIN_ROWS} each"
+                f"smaller --window), at least {MIN_ROWS} each{why}"
             )
