@@ -1,0 +1,123 @@
+"""`matryo run --policy memory` in a control group whose limit comes and goes.
+
+The model is 57 MB at its largest and 9 at its smallest, wide enough to see in a process of Python.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.control_group import ControlGroup
+from benchmarks.processes import drop_from_page_cache
+
+from e2e.program import COMMAND, PATIENCE_S, environment, matryo
+from helpers.files import hub_config, write_checkpoint, write_json
+from helpers.random_weights import TEXT_VOCAB
+from helpers.readable import make_readable
+from matryo.elastic.policy import predicted_bytes
+from matryo.elastic.trace import Decision, read_trace
+
+
+@pytest.fixture
+def group() -> Iterator[ControlGroup]:
+    if sys.platform != "linux":
+        pytest.skip("control groups are a thing of Linux")
+    try:
+        made = ControlGroup()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("wide")
+    config = hub_config(intermediate_size=8192, max_position_embeddings=32768)
+    write_checkpoint(directory / "bare", config=config, plans=None)
+    readable = make_readable(directory / "bare", directory / "readable", eos=(TEXT_VOCAB,))
+    write_json(readable / "plans.json", {"small": {"ffn_width": 1024}, "large": {}})
+    done = matryo("convert", readable, directory / "packed", "--weights", "f32",
+                  home=directory / "home")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return directory / "packed"
+
+
+class Answer:
+    """A program that writes an answer; its events are read as far as somebody waits for one."""
+
+    def __init__(self, command: list[str], home: Path, trace: Path) -> None:
+        self._trace = trace
+        self.program = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment(home),
+        )  # fmt: skip
+        self._watchdog = threading.Timer(PATIENCE_S, self.program.kill)
+        self._watchdog.start()
+
+    def wait_for(self, kind: str, count: int = 1) -> dict[str, Any]:
+        """The `count`th event of a kind from here on. Fails if the program ends before."""
+        assert self.program.stdout is not None and self.program.stderr is not None
+        for line in self.program.stdout:
+            event = json.loads(line)
+            count -= event["event"] == kind
+            if not count:
+                return dict(event)
+        raise AssertionError(f"the answer ended: {self.program.stderr.read()}")
+
+    def decisions(self) -> list[Decision]:
+        return read_trace(self._trace)[1]
+
+    def stop(self) -> None:
+        self._watchdog.cancel()
+        self.program.kill()
+        self.program.communicate()
+
+
+def test_the_size_follows_the_limit_of_a_control_group_and_nothing_is_killed(
+    group: ControlGroup, wide: Path, tmp_path: Path
+) -> None:
+    drop_from_page_cache(wide)  # pages are charged to the group that reads them first
+    trace = tmp_path / "trace.jsonl"
+    command = group.command(
+        *COMMAND, "run", "a b", "-m", wide, "--policy", "memory", "--trace", trace,
+        "-n", "100000", "--json",
+    )  # fmt: skip
+    answer = Answer(command, tmp_path / "home", trace)
+    try:
+        answer.wait_for("text", 30)
+        rules, decisions = read_trace(trace)
+        assert decisions[-1].setting.level == 0
+        needed = [
+            predicted_bytes(rules, n, decisions[-1].reading) for n in range(len(rules.levels))
+        ]
+        assert needed[0] - needed[-1] > 30_000_000
+        limit = (needed[0] + round(needed[-1] / 0.95)) // 2
+        before = len(decisions)
+
+        group.limit(limit)
+        smaller = answer.wait_for("size")
+        assert "limit" in smaller["reason"]
+        while len(answer.decisions()) < before + 5:
+            answer.wait_for("text", 30)
+        # The first reading that sees the limit decides, and what is resident keeps it afterwards.
+        seen = [
+            one for one in answer.decisions()[before:]
+            if one.reading.memory_limit is not None and one.reading.memory_limit <= limit
+        ]  # fmt: skip
+        assert seen[0].setting.level > 0
+        assert seen[-1].reading.resident_bytes <= limit < needed[0]
+
+        group.limit(None)
+        larger = answer.wait_for("size")
+        assert larger["size"] == "large" and answer.program.poll() is None
+        assert group.used()["killed"] == 0
+    finally:
+        answer.stop()
