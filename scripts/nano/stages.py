@@ -61,7 +61,7 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
         ),
         "words": _recipe(
             cache, output, "words", "vision", words, ["translate", "emoji"],
-            {**sampled, "classes": 0.1}, decoder, steps=800, rows=64, accumulate=1,
+            {**sampled, "classes": 0.1}, decoder, steps=800, rows=8, accumulate=8,
             freeze=["audio"],
         ),
     }  # fmt: skip
@@ -83,7 +83,7 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
         found["joint"] = _recipe(
             cache, output, "joint", "sound", every, ["translate", "emoji", *heard],
             {**sampled, "classes": 0.1, "ctc": 0.2}, decoder | {"rate": 0.01, "vector_rate": 0.001},
-            steps=700, rows=48, accumulate=1, freeze=[],
+            steps=700, rows=8, accumulate=6, freeze=[],
         )  # fmt: skip
     found[list(found)[-1]]["export"]["packed"] = ["q8"]
     if quick:
