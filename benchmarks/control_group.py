@@ -44,6 +44,9 @@ class ControlGroup:
         if not (self._path / self._limit_name).exists():
             self.close()
             raise OSError("groups here have no limit of memory")
+        if subprocess.run(self.command("true"), check=False, capture_output=True).returncode:
+            self.close()
+            raise OSError("no process can be moved into a new group")
 
     def __enter__(self) -> Self:
         return self

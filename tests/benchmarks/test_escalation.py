@@ -28,6 +28,14 @@ def escalation(
     return Escalation(pair(model, chosen)[1], model.default_plan, chosen, thresholds)
 
 
+def middle(model: matryo.Model) -> Thresholds:
+    """Thresholds that about half of the tokens are above."""
+    small = pair(model, "approximate")[1]
+    seen = look(model, PASSAGES, small, model.default_plan, "entropy")
+    doubt = float(np.median(seen.doubt))
+    return Thresholds(above=doubt, below=0.9 * doubt, window=1, dwell=1)
+
+
 def test_a_walk_that_never_changes_is_the_small_size_alone() -> None:
     with matryo.load() as model:
         run = walk_all(model, PASSAGES, escalation(model, NEVER))
@@ -53,12 +61,10 @@ def test_a_walk_is_what_a_session_does() -> None:
     """The text that a session chose itself is read with the same changes of size."""
     sampling = matryo.Sampling(temperature=1.0, top_k=0, top_p=1.0, seed=1)
     with matryo.load() as model:
-        small, large = pair(model, "approximate")[1], model.default_plan
+        large = model.default_plan
         mask = np.ones(model.config.vocab_size, np.bool_)
-        mask[[1, 106]] = False  # the answer does not end by itself
-        seen = look(model, [[2, *range(300, 400)]], small, large, "entropy")
-        middle = float(np.median(seen.doubt))
-        thresholds = Thresholds(above=middle, below=0.9 * middle, window=1, dwell=1)
+        mask[list(model._opened.eos_ids)] = False  # the answer does not end by itself
+        thresholds = middle(model)
         session = model.session()
         events = list(
             session.generate(
@@ -76,9 +82,8 @@ def test_a_walk_is_what_a_session_does() -> None:
 
 
 def test_moved_decisions_cost_the_same() -> None:
-    thresholds = Thresholds(above=4.0, below=3.5)
     with matryo.load() as model:
-        run = walk_all(model, PASSAGES, escalation(model, thresholds))
+        run = walk_all(model, PASSAGES, escalation(model, middle(model)))
         told = moved(run["taken"], seed=3)
         _, small = pair(model, "approximate")
         beside = walk_all(

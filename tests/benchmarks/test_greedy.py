@@ -21,7 +21,8 @@ def test_answers_are_the_same_however_they_are_guessed(tmp_path: Path) -> None:
     assert [len(ids.split()) for ids in parts.pop("plain")["answers"]] == [30, 30]
     assert len(parts) == 4 and all(part["tokens"] == 60 for part in parts.values())
     forced = [part for key, part in parts.items() if "in turn" in key]
-    assert all(part["drafted"] > part["accepted"] > 0 for part in forced)
+    assert all(part["drafted"] >= part["accepted"] for part in parts.values())
+    assert sum(part["drafted"] for part in forced) > 0 < sum(part["accepted"] for part in forced)
 
 
 def test_an_answer_that_differs_is_an_error() -> None:
