@@ -86,14 +86,14 @@ class ControlGroup:
 
     def close(self) -> None:
         """Remove the group. Its processes must have ended."""
-        for _ in range(100):
+        for _ in range(200):
             try:
                 self._path.rmdir()
                 return
             except FileNotFoundError:
                 return
             except OSError:  # a process that has just ended is still counted
-                time.sleep(0.02)
+                time.sleep(0.05)
 
     @property
     def _limit_name(self) -> str:
