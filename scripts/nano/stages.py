@@ -5,9 +5,8 @@ In: CACHE with the rows and the tokenizer, OUTPUT. Out: `OUTPUT/STAGE.yaml` for 
 is there already is kept, so that a run that was stopped continues.
 
     vision  the picture encoder alone: which concept is it?
-    words   the decoder on texts and pictures
     sound   the sound encoder alone: which letters are heard?
-    joint   everything
+    words   the decoder on everything; a decoder that knows nothing yet would spoil the encoders
 """
 
 from __future__ import annotations
@@ -51,40 +50,36 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
     speech = [name for name in SPEECH if (train / f"{name}.jsonl").exists()]
     _write(output / f"{SEEN}.jsonl", _seen(train))
     pictures = {name: output if name == SEEN else train for name in PICTURES}
-    words = [*_mix(train, TEXTS, 0.5), *_mix(pictures, PICTURES, 0.5)]
-    sampled = {"mode": "sample", "rungs": RUNGS, "mixes": 0.1}
     found = {
         "vision": _recipe(
             cache, output, "vision", None, _mix(output, {SEEN: 1.0}, 1.0), ["emoji"],
             {"decoder": False, "classes": 1.0}, encoder, steps=2400, rows=64, accumulate=1,
             freeze=["text", "audio"],
         ),
-        "words": _recipe(
-            cache, output, "words", "vision", words, ["translate", "emoji"],
-            {**sampled, "classes": 0.1}, decoder, steps=800, rows=8, accumulate=8,
-            freeze=["audio"],
-        ),
     }  # fmt: skip
+    mix, held_out = [(TEXTS, train, 0.65), (PICTURES, pictures, 0.35)], ["translate", "emoji"]
     if speech:
-        heard = [f"transcribe_{name}" for name in speech]
         for name in speech:
             _write(output / f"{HEARD}_{name}.jsonl", _heard(train, name))
         _write(output / f"{ASKED}.jsonl", _asked(train, speech))
         clips = {f"{HEARD}_{name}": weight for name, weight in SPEECH.items()}
-        every = [
-            *_mix(train, TEXTS, 0.35), *_mix(pictures, PICTURES, 0.3), *_mix(output, clips, 0.2),
-            *_mix(output, {ASKED: 1.0}, 0.15),
-        ]  # fmt: skip
+        heard = [f"transcribe_{name}" for name in speech]
         found["sound"] = _recipe(
-            cache, output, "sound", "words", _mix(output, clips, 1.0), heard,
-            {"decoder": False, "ctc": 1.0}, encoder, steps=2000, rows=16,
-            accumulate=1, freeze=["text", "vision"],
+            cache, output, "sound", "vision", _mix(output, clips, 1.0), heard,
+            {"decoder": False, "ctc": 1.0}, encoder, steps=2000, rows=16, accumulate=1,
+            freeze=["text", "vision"],
         )  # fmt: skip
-        found["joint"] = _recipe(
-            cache, output, "joint", "sound", every, ["translate", "emoji", *heard],
-            {**sampled, "classes": 0.1, "ctc": 0.2}, decoder | {"rate": 0.01, "vector_rate": 0.001},
-            steps=700, rows=8, accumulate=6, freeze=[],
-        )  # fmt: skip
+        mix = [
+            (TEXTS, train, 0.45), (PICTURES, pictures, 0.3), (clips, output, 0.15),
+            ({ASKED: 1.0}, output, 0.1),
+        ]  # fmt: skip
+        held_out += heard
+    found["words"] = _recipe(
+        cache, output, "words", list(found)[-1],
+        [one for weights, places, total in mix for one in _mix(places, weights, total)], held_out,
+        {"mode": "sample", "rungs": RUNGS, "mixes": 0.1}, decoder, steps=900, rows=16, accumulate=4,
+        freeze=["vision", "audio"],
+    )  # fmt: skip
     found[list(found)[-1]]["export"]["packed"] = ["q8"]
     if quick:
         for recipe in found.values():

@@ -74,7 +74,7 @@ def test_stages_start_from_each_other_and_wait_for_speech(cache: Path) -> None:
     ]
     (cache / "train/espeak.jsonl").write_text("\n".join(rows))
     found = stages(cache, output, quick=True)
-    assert list(found) == ["vision", "words", "sound", "joint"]
+    assert list(found) == ["vision", "sound", "words"]
     seen = [json.loads(line) for line in (output / "seen.jsonl").read_text().splitlines()]
     assert [row["concept"] for row in seen] == [["1", "face"], ["2", "face"]]
     roles = [message["role"] for message in seen[0]["messages"]]
@@ -85,7 +85,7 @@ def test_stages_start_from_each_other_and_wait_for_speech(cache: Path) -> None:
     for name, recipe in found.items():
         read = Recipe.from_text(json.dumps(recipe), directory=cache)
         assert read.schedule.steps == 4 and read.output == output / name
-    assert found["joint"]["model"]["start"] == str(output / "sound/hf")
+    assert found["words"]["model"]["start"] == str(output / "sound/hf")
     asked = [json.loads(line) for line in (output / "asked.jsonl").read_text().splitlines()]
     assert [row["messages"][0]["content"][0]["type"] for row in asked] == ["text", "text"]
     assert split_answer(asked[0]["messages"][1]["content"], None) == ("Uno", None)
