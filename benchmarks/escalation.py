@@ -1,7 +1,7 @@
 """Quality against cost of answers that begin small and escalate, beside fixed plans and chance.
 
     python -m benchmarks.escalation [MODEL] --text HELD-OUT
-    python scripts/elastic_pages.py
+    python -m scripts.elastic_pages
 
 A held-out text is read token by token, as a session would write it: the doubt about each token
 decides who computes it, in the cache that is there, and what the mode computes again is computed.

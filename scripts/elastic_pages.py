@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evaluation_pages import DOCS, replaced
+from scripts.evaluation_pages import DOCS, replaced
 
 from matryo.evaluate.intervals import Bootstrap, Interval
 
@@ -273,7 +273,7 @@ def main() -> int:
         stale = [page.name for page, text in texts.items() if text != page.read_text("utf-8")]
         if stale:
             print(
-                f"error: run python scripts/elastic_pages.py: {', '.join(stale)}", file=sys.stderr
+                f"error: run python -m scripts.elastic_pages: {', '.join(stale)}", file=sys.stderr
             )
         return int(bool(stale))
     for page, text in texts.items():

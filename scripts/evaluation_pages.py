@@ -100,7 +100,7 @@ def main() -> int:
         picture = DOCS / "images" / f"{name}.png"
         (draw_evaluation if name == "evaluation" else draw)(document, picture)
     if stale:
-        print(f"error: run python scripts/evaluation_pages.py: {', '.join(stale)}", file=sys.stderr)
+        print(f"error: run python -m scripts.evaluation_pages: {', '.join(stale)}", file=sys.stderr)
     return int(bool(stale))
 
 

@@ -11,11 +11,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["evaluation_pages", "elastic_pages"])
-def test_the_tables_are_fresh(name: str) -> None:
-    script = ROOT / "scripts" / f"{name}.py"
+@pytest.mark.parametrize("script", ["scripts.evaluation_pages", "scripts.elastic_pages"])
+def test_the_tables_are_fresh(script: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(script), "--check"],
+        [sys.executable, "-m", script, "--check"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,
