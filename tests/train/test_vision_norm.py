@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -35,6 +37,16 @@ def test_values_and_gradients_are_those_of_timm(
         results.append((out.detach(), given.grad, weight.grad))
     for wanted, got in zip(*results, strict=True):
         torch.testing.assert_close(got, wanted, rtol=2e-5, atol=2e-5)
+
+
+def test_texts_are_trained_without_timm() -> None:
+    program = (
+        "import sys; sys.modules['timm'] = None\n"
+        "from matryo.train.importable import install; install()\n"
+        "import matryo.train.loop"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_other_precisions_go_the_way_of_timm() -> None:

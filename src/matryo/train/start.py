@@ -33,7 +33,6 @@ from matryo.train.nested import LanguageModel, initialise
 from matryo.train.recipe import ModelRecipe, Recipe
 from matryo.train.sound_norm import fuse_convolutions
 from matryo.train.tower_start import initialise_towers
-from matryo.train.vision_norm import fuse_norms
 from matryo.train.widths import WidthSchedule, blocks_left_out
 
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -165,6 +164,8 @@ def prepare_towers(model: LanguageModel) -> None:
     """
     vision = getattr(model.model, "vision_tower", None)
     if vision is not None:
+        from matryo.train.vision_norm import fuse_norms  # needs timm, which texts alone do not
+
         vision.to(memory_format=torch.channels_last)
         fuse_norms(vision)
     audio = getattr(model.model, "audio_tower", None)
