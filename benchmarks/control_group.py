@@ -16,9 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from benchmarks.machine import describe
 from benchmarks.processes import drop_from_page_cache
@@ -31,7 +31,7 @@ _IN_GROUP = 'echo $$ > "$0" && exec "$@"'
 
 
 class ControlGroup:
-    """A group of its own below the root of the hierarchy, removed at the end.
+    """A group of its own below the root of the hierarchy, removed by `close`.
 
     Raises OSError where no group with memory can be made.
     """
@@ -47,17 +47,6 @@ class ControlGroup:
         if subprocess.run(self.command("true"), check=False, capture_output=True).returncode:
             self.close()
             raise OSError("no process can be moved into a new group")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def command(self, *words: str | Path) -> list[str]:
         """A command that runs in the group from its beginning."""
@@ -106,7 +95,7 @@ class ControlGroup:
 
 def run(model: Path, limit: int, tokens: int) -> dict[str, Any]:
     """One answer in a group of that limit, with `--memory` of it."""
-    with ControlGroup() as group, tempfile.TemporaryDirectory() as directory:
+    with closing(ControlGroup()) as group, tempfile.TemporaryDirectory() as directory:
         trace = Path(directory) / "trace.jsonl"
         group.limit(limit)
         drop_from_page_cache(model)

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.nano.corpus import rows as files
+from scripts.nano.corpus.rows import Row
 from scripts.nano.shape import config, plans
 
 from matryo.speech.prompts import LANGUAGES, speech_prompt
@@ -48,7 +50,7 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
     decoder = {"name": "muon", "rate": 0.02, "embedding_rate": 0.004, "vector_rate": 0.002}
     train = cache / "train"
     speech = [name for name in SPEECH if (train / f"{name}.jsonl").exists()]
-    _write(output / f"{SEEN}.jsonl", _seen(train))
+    _write_once(output / f"{SEEN}.jsonl", _seen(train))
     pictures = {name: output if name == SEEN else train for name in PICTURES}
     found = {
         "vision": _recipe(
@@ -57,11 +59,14 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
             freeze=["text", "audio"],
         ),
     }  # fmt: skip
-    mix, held_out = [(TEXTS, train, 0.65), (PICTURES, pictures, 0.35)], ["translate", "emoji"]
+    mix: list[tuple[Mapping[str, float], Path | Mapping[str, Path], float]] = [
+        (TEXTS, train, 0.65), (PICTURES, pictures, 0.35),
+    ]  # fmt: skip
+    held_out = ["translate", "emoji"]
     if speech:
         for name in speech:
-            _write(output / f"{HEARD}_{name}.jsonl", _heard(train, name))
-        _write(output / f"{ASKED}.jsonl", _asked(train, speech))
+            _write_once(output / f"{HEARD}_{name}.jsonl", _heard(train, name))
+        _write_once(output / f"{ASKED}.jsonl", _asked(train, speech))
         clips = {f"{HEARD}_{name}": weight for name, weight in SPEECH.items()}
         heard = [f"transcribe_{name}" for name in speech]
         found["sound"] = _recipe(
@@ -154,26 +159,21 @@ def _mix(
     ]
 
 
-def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def _write_once(path: Path, rows: Iterator[Row]) -> None:
     if not path.exists():
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        path.write_text(text, "utf-8")
+        files.write(path, rows)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-def _together(rows: Iterable[dict[str, Any]], kind: str, train: Path) -> Iterator[dict[str, Any]]:
+def _together(rows: Iterable[Row], kind: str, train: Path) -> Iterator[Row]:
     """All that is asked about one picture or clip as one conversation, which has it once: what its
     embeddings cost is shared by the answers.
 
     kind: image or audio
     """
-    about: dict[str, dict[str, Any]] = {}
+    about: dict[str, Row] = {}
     for row in rows:
         question, answer = row["messages"]
-        medium = next(item[kind] for item in question["content"] if item["type"] == kind)
+        (medium,) = files.media(row)
         if medium not in about:
             about[medium] = row
             for item in question["content"]:
@@ -185,15 +185,15 @@ def _together(rows: Iterable[dict[str, Any]], kind: str, train: Path) -> Iterato
     yield from about.values()
 
 
-def _seen(train: Path) -> Iterator[dict[str, Any]]:
+def _seen(train: Path) -> Iterator[Row]:
     """Pictures, each with its captions, its concept and the words of the English caption: a
     thousand concepts of a few pictures each teach little before they share what is common to them.
     """
-    rows = _read(train / "emoji.jsonl")
+    rows = files.read(train / "emoji.jsonl")
     words: dict[str, set[str]] = {}
     for row in rows:
         if row["lang"] == "en":
-            caption = row["messages"][1]["content"][0]["text"].casefold()
+            caption = files.answer(row).casefold()
             words.setdefault(row["concept"], set()).update(_WORD.findall(caption))
     often = Counter(word for found in words.values() for word in found)
     for row in _together(rows, "image", train):
@@ -201,27 +201,24 @@ def _seen(train: Path) -> Iterator[dict[str, Any]]:
         yield {"messages": row["messages"], "concept": [row["concept"], *shared]}
 
 
-def _heard(train: Path, name: str) -> Iterator[dict[str, Any]]:
+def _heard(train: Path, name: str) -> Iterator[Row]:
     """Clips, each with what was said and its translations."""
-    for row in _together(_read(train / f"{name}.jsonl"), "audio", train):
+    for row in _together(files.read(train / f"{name}.jsonl"), "audio", train):
         yield {"messages": row["messages"], "said": row["said"]}
 
 
-def _asked(train: Path, speech: list[str]) -> Iterator[dict[str, Any]]:
+def _asked(train: Path, speech: list[str]) -> Iterator[Row]:
     for name in speech:
-        for number, row in enumerate(_read(train / f"{name}.jsonl")):
-            question, reply = row["messages"]
-            clip = next(item["audio"] for item in question["content"] if item["type"] == "audio")
-            answer = reply["content"][0]["text"]
+        for number, row in enumerate(files.read(train / f"{name}.jsonl")):
+            (clip,) = files.media(row)
+            answer = files.answer(row)
             spoken, to = row["lang"], None
             if row["task"] != "transcribe":
                 spoken, to = row["source"], row["lang"]
                 answer = f"{row['said']}\n{LANGUAGES[to]}: {answer}"
             # Who asks may not know the language.
             prompt = speech_prompt(None if number % 3 == 0 else spoken, to)
-            content = [
-                {"type": "text", "text": prompt}, {"type": "audio", "audio": str(train / clip)}
-            ]  # fmt: skip
+            content = [files.text(prompt), files.audio(str(train / clip))]
             yield {
                 "messages": [{"role": "user", "content": content},
                              {"role": "assistant", "content": answer}],

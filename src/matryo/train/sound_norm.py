@@ -28,16 +28,17 @@ class CumulativeNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         counts = _counts(x)
-        mean = x.sum((2, 3)).cumsum(1) / counts
+        sums = x.sum((2, 3))
+        mean = sums.cumsum(1) / counts
         centred = x - mean[..., None, None]
         squares = torch.linalg.vector_norm(centred, dim=(2, 3)).square()
         scale = torch.rsqrt(squares.cumsum(1) / counts + eps)
-        ctx.save_for_backward(x, weight, mean, scale)
+        ctx.save_for_backward(x, weight, sums, mean, scale)
         return centred.mul_(scale[..., None, None] * weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        grad, (x, weight, mean, scale) = grads[0], ctx.saved_tensors
+        grad, (x, weight, sums, mean, scale) = grads[0], ctx.saved_tensors
         counts = _counts(x)
         n = x.shape[2] * x.shape[3]
         centred = x - mean[..., None, None]
@@ -48,7 +49,7 @@ class CumulativeNorm(Function):
         to_squares = 2 * _from_later(to_variance / counts)
         # Through m, where it is taken off and inside the squares.
         taken_off = scale * (grad.sum(2) @ weight)
-        inside = to_squares * (x.sum((2, 3)) - n * mean)
+        inside = to_squares * (sums - n * mean)
         to_sums = _from_later(-(taken_off + inside) / counts)
         x_grad = torch.mul(grad, scale[..., None, None] * weight, out=product)
         x_grad.addcmul_(centred, to_squares[..., None, None]).add_(to_sums[..., None, None])
