@@ -36,22 +36,42 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Moves every weight that has a gradient."""
+        """Moves every weight that has a gradient; every process of a launcher must call it.
+
+        Singular values are those of a whole matrix, and finding them is a sixth of a small model's
+        step: each process does so for every n-th matrix, and all take over what it found.
+        """
+        split = torch.distributed.is_available() and torch.distributed.is_initialized()
+        processes = torch.distributed.get_world_size() if split else 1
+        mine = torch.distributed.get_rank() if split else 0
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:  # a layer that no plan of this step had
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
-                # Singular values are those of the whole matrix: each process computes them.
-                ahead = whole(weight.grad.add(momentum, alpha=MOMENTUM))
-                flat = ahead.reshape(len(ahead), -1)
-                update = part_of(orthogonalised(flat).reshape(ahead.shape), weight)
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                rows, columns = flat.shape
-                weight.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+            # A layer that no plan of this step had is without one. By size, so that matrices that
+            # are handled at the same time take the same time.
+            moved = sorted((w for w in group["params"] if w.grad is not None), key=torch.numel)
+            for first in range(0, len(moved), processes):
+                together = moved[first : first + processes]
+                updates = [whole(self._ahead(weight)).contiguous() for weight in together]
+                if mine < len(updates):
+                    ahead = updates[mine]
+                    flat = orthogonalised(ahead.reshape(len(ahead), -1))
+                    updates[mine] = flat.reshape(ahead.shape).contiguous()
+                for owner, (weight, update) in enumerate(zip(together, updates, strict=True)):
+                    if split:
+                        torch.distributed.broadcast(update, owner)
+                    rows, columns = len(update), update[0].numel()
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    rate = group["lr"] * max(1.0, rows / columns) ** 0.5
+                    weight.add_(part_of(update, weight), alpha=-rate)
+
+    def _ahead(self, weight: torch.Tensor) -> torch.Tensor:
+        """Nesterov's momentum: the gradient after this step's momentum."""
+        if weight.grad is None:
+            raise ValueError("a weight without a gradient has no momentum to add to")
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
+        return weight.grad.add(momentum, alpha=MOMENTUM)
 
 
 def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
@@ -62,7 +82,7 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
     a, b, c = _QUINTIC
     for _ in range(_STEPS):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     result: torch.Tensor = x.T if tall else x
     return result
 
