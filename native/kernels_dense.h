@@ -25,6 +25,11 @@ constexpr int kMostCode = 150;   // of a pixel; those of weights lie in [-127, 1
 // fit if the positive weights of the four add up to at most this, and the negative ones too.
 constexpr int kMostFour = 218;
 static_assert(kMostCode * kMostFour < 1 << 15);
+// With 16-bit weights pixels are codes up to kMostWord of either sign. The magnitudes of a
+// channel's weights add up to at most kMostWeights: sums fit 32 bits.
+constexpr int kMostWord = 2047;
+constexpr int64_t kMostWeights = int64_t{1} << 20;
+static_assert(kMostWord * kMostWeights < int64_t{1} << 31);
 constexpr int64_t kScaledHeader = 128;  // bytes before the codes of a ScaledCodes part
 // A 3 x 3 filter as products at 36 points: 4 x 4 outputs from the 6 x 6 pixels they read.
 constexpr int kWinogradSide = 4, kWinogradPixels = kWinogradSide * kWinogradSide;
@@ -59,6 +64,20 @@ struct DenseCodes {
   bool accumulate;
 };
 
+// The same with 16 bits on both sides, two values at a time: K is padded to an even number.
+struct DenseWords {
+  const int16_t* strips;  // code k of pixel r of a strip of 6 at (k / 2 * 6 + r) * 2 + k % 2
+  int32_t pixels;
+  const int16_t* panels;  // weight k of channel 16 p + r at p * panel_stride + (k / 2 * 16 + r) * 2
+                          // + k % 2; the channel keeps the bound of kMostWeights
+  int64_t panel_stride;   // weights
+  int32_t num_panels;
+  int64_t depth;  // even
+  int32_t* sums;
+  int64_t sums_stride;
+  bool accumulate;
+};
+
 // Codes of one block of columns against stored weights with a scale for each row and block: sums +=
 // (row scale * weight scale) * float(codes product - zero * sum of weight codes), one fma.
 // A stored part of a panel: 16 scales (f32), 16 sums of codes (i32), codes as in DenseCodes; the
@@ -81,7 +100,7 @@ struct ScaledCodes {
 struct FinishRow {
   float* y;  // the sums, overwritten
   int64_t n;
-  const int32_t* codes;  // i8: the sums instead of y (may be the same memory)
+  const int32_t* codes;  // integers: the sums instead of y (may be the same memory)
   float code_scale;  // y = float(codes - code_zero * channel_sums) * (code_scale * channel_scales)
   int32_t code_zero;
   const float* channel_scales;
@@ -123,6 +142,11 @@ struct DenseKernels {
   void (*interleave_codes)(const float* const* rows, const float* inverse, const float* zeros,
                            int32_t count, int64_t n, uint8_t* out);
   void (*dense_i8)(const DenseCodes& call);
+  // Codes clamp(rint(rows[r][k] * inverse[r]), -kMostWord, kMostWord) of up to 6 pixels and up to
+  // kMostDepth values, padded to an even number with 0; the places of missing rows hold anything.
+  void (*interleave_words)(const float* const* rows, const float* inverse, int32_t count, int64_t n,
+                           int16_t* out);
+  void (*dense_i16)(const DenseWords& call);
   void (*dense_scaled)(const ScaledCodes& call);
 
   // out[point * out_stride + c], 36 points, from channel c < n of 6 x 6 pixels, row by row.

@@ -5,7 +5,9 @@
 #include <nanobind/stl/string.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 
@@ -42,23 +44,42 @@ PackedFilter::Shape filter_shape(const Weights& weights) {
   return shape;
 }
 
+// Larger weights would overflow the sums of pixels.
+void expect_bounded(const PackedFilter::Shape& shape, const int16_t* weights) {
+  for (int64_t channel = 0; channel < shape.out_channels; ++channel) {
+    const int16_t* row = weights + channel * shape.depth();
+    const auto sum = std::accumulate(row, row + shape.depth(), int64_t{0},
+                                     [](int64_t a, int16_t w) { return a + std::abs(int{w}); });
+    if (sum <= kMostWeights) continue;
+    throw std::invalid_argument("Filter: the int16 weights of channel " + std::to_string(channel) +
+                                " add up to " + std::to_string(sum) + ", expected at most " +
+                                std::to_string(kMostWeights) + " without their signs");
+  }
+}
+
 void construct_filter(Filter* self, const Weights& weights, const OptionalVector& scales) {
   const PackedFilter::Shape shape = filter_shape(weights);
-  const bool integers = weights.dtype() == nb::dtype<int8_t>();
-  if (!integers && weights.dtype() != nb::dtype<float>() &&
+  const bool bytes = weights.dtype() == nb::dtype<int8_t>(),
+             words = weights.dtype() == nb::dtype<int16_t>();
+  if (!bytes && !words && weights.dtype() != nb::dtype<float>() &&
       weights.dtype() != nb::dtype<uint16_t>()) {
-    throw nb::type_error("Filter: weights must be float32, bf16 as uint16, or int8 with scales");
+    throw nb::type_error(
+        "Filter: weights must be float32, bf16 as uint16, or int8 or int16 with scales");
   }
-  if (integers != scales.has_value()) {
-    throw std::invalid_argument(integers ? "Filter: int8 weights need scales (Co)"
-                                         : "Filter: scales belong to int8 weights only");
+  if ((bytes || words) != scales.has_value()) {
+    throw std::invalid_argument(bytes || words ? "Filter: integer weights need scales (Co)"
+                                               : "Filter: scales belong to integer weights only");
   }
   if (scales) expect_shape("Filter", "scales", *scales, {shape.out_channels});
+  if (words) expect_bounded(shape, static_cast<const int16_t*>(weights.data()));
   std::shared_ptr<const PackedFilter> packed;
   {
     ReleasedGil release;
-    if (integers) {
+    if (bytes) {
       packed = std::make_shared<PackedFilter>(shape, static_cast<const int8_t*>(weights.data()),
+                                              scales->data());
+    } else if (words) {
+      packed = std::make_shared<PackedFilter>(shape, static_cast<const int16_t*>(weights.data()),
                                               scales->data());
     } else if (weights.dtype() == nb::dtype<float>()) {
       packed = std::make_shared<PackedFilter>(shape, static_cast<const float*>(weights.data()));
@@ -224,7 +245,8 @@ void bind_vision(nb::module_& module) {
            arg("scales").noconvert().none() = nb::none())
       .def_prop_ro("kind",
                    [](const Filter& self) {
-                     return std::string(self.view().panels.codes == nullptr ? "f32" : "i8");
+                     const PanelsView& panels = self.view().panels;
+                     return std::string(panels.codes ? "i8" : panels.words ? "i16" : "f32");
                    })
       .def_prop_ro("shape",
                    [](const Filter& self) {

@@ -146,6 +146,33 @@ void code_product(const PanelsView& w, const Rows& rows, int64_t pixels, const P
   }
 }
 
+// The same with 16 bits: code 0 is 0.
+template <class Rows>
+void word_product(const PanelsView& w, const Rows& rows, int64_t pixels, const ProductRoom& room,
+                  int32_t* sums, int64_t stride) {
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    float range[2];
+    rows.value_range(pixel, range);
+    const float most = std::max(-range[0], range[1]);
+    room.inverse[pixel] = most >= kSmallestRange ? kMostWord / most : 0.0f;
+    room.scales[pixel] = most >= kSmallestRange ? most / kMostWord : 0.0f;
+    room.zeros[pixel] = 0.0f;
+  }
+  auto* packed = reinterpret_cast<int16_t*>(room.packed);
+  const int64_t step = block_depth(w.depth, kMostDepth);
+  for (int64_t first = 0; first < w.depth; first += step) {
+    const int64_t depth = std::min(step, w.depth - first), padded = (depth + 1) / 2 * 2;
+    for_row_strips<kStrip>(rows, pixels, first, depth, room.staging,
+                           [&](int64_t pixel, const float* const* parts, int32_t count) {
+                             kernels().interleave_words(parts, room.inverse + pixel, count, depth,
+                                                        packed + pixel * padded);
+                           });
+    kernels().dense_i16({packed, static_cast<int32_t>(pixels), w.words + first * kPanel,
+                         w.panel_stride, static_cast<int32_t>(w.panels()), padded, sums, stride,
+                         first > 0});
+  }
+}
+
 // One tile: sums (pixels, padded channels) = rows · wᵀ, then finish(pixel, row) for each pixel,
 // where `row` has the sums in it and the rest is for the caller to fill in.
 template <class Rows, class FinishPixel>
@@ -155,6 +182,8 @@ void tile_product(const PanelsView& w, const Rows& rows, int64_t pixels, const P
   auto* codes = reinterpret_cast<int32_t*>(sums);
   if (w.codes != nullptr) {
     code_product(w, rows, pixels, room, codes, stride);
+  } else if (w.words != nullptr) {
+    word_product(w, rows, pixels, room, codes, stride);
   } else {
     float_product(w, rows, pixels, room, sums, stride);
   }
@@ -162,7 +191,7 @@ void tile_product(const PanelsView& w, const Rows& rows, int64_t pixels, const P
     FinishRow row = {};
     row.y = sums + pixel * stride;
     row.n = w.channels;
-    if (w.codes != nullptr) {
+    if (w.integers()) {
       row.codes = codes + pixel * stride;
       row.code_scale = room.scales[pixel];
       row.code_zero = static_cast<int32_t>(room.zeros[pixel]);

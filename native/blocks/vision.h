@@ -19,11 +19,15 @@ namespace matryo {
 struct PanelsView {
   int64_t channels, depth;
   int64_t panel_stride;  // elements
+  // One of the three:
   const float* values;   // f32: (panels, depth, 16)
-  const int8_t* codes;   // i8: (panels, ceil(depth / 8) * 2, 16, 4); null for f32
-  const float* scales;   // (panels * 16), i8 only
-  const int32_t* sums;   // (panels * 16), of the codes of a channel
-  bool narrow;           // see kMostFour
+  const int8_t* codes;   // i8: (panels, ceil(depth / 8) * 2, 16, 4)
+  const int16_t* words;  // i16: (panels, ceil(depth / 2), 16, 2)
+  const float* scales;   // (panels * 16), of integers
+  const int32_t* sums;   // (panels * 16), of the integers of a channel
+  bool narrow;           // i8: see kMostFour
+
+  bool integers() const { return values == nullptr; }
 
   int64_t panels() const { return (channels + kPanel - 1) / kPanel; }
 };
@@ -46,6 +50,8 @@ class PackedFilter {
   PackedFilter(const Shape& shape, const float* weights);
   PackedFilter(const Shape& shape, const uint16_t* weights);  // bf16
   PackedFilter(const Shape& shape, const int8_t* weights, const float* scales);
+  // Channels keep the bound of kMostWeights.
+  PackedFilter(const Shape& shape, const int16_t* weights, const float* scales);
 
   const FilterView& view() const { return view_; }
   int64_t bytes() const { return bytes_; }
@@ -57,6 +63,10 @@ class PackedFilter {
   void reserve(const Shape& shape, int64_t panel_stride, int64_t value_bytes, bool scales);
   template <class Value>  // weight number i of (Co, kh, kw, Ci)
   void pack_floats(const Shape& shape, const Value& value);
+  // Weights, `group` of a channel after each other; their scales and sums.
+  template <class Integer>
+  const Integer* pack_integers(const Shape& shape, int64_t group, int64_t depth,
+                               const Integer* weights, const float* scales);
 
   FilterView view_ = {};
   int64_t bytes_ = 0;

@@ -135,8 +135,7 @@ void conv(const FilterView& filter, const Picture& x, int64_t stride, const Fini
   if (filter.winograd != nullptr && stride == 1) return winograd_conv(filter, x, finish, out);
   const PanelsView& panels = filter.panels;
   const int64_t total = outputs_of(x.height, stride) * outputs_of(x.width, stride);
-  const bool plain = filter.pointwise() && stride == 1,
-             measured = !plain && panels.codes != nullptr;
+  const bool plain = filter.pointwise() && stride == 1, measured = !plain && panels.integers();
   const ConvRooms rooms(total, padded_channels(panels.channels), 0, measured ? 2 * x.pixels() : 0);
   PatchRows patches(filter, x, stride);
   patches.ranges = rooms.extra_floats;

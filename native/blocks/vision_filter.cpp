@@ -88,26 +88,39 @@ PackedFilter::PackedFilter(const Shape& shape, const uint16_t* weights) {
   pack_floats(shape, [=](int64_t i) { return bf16_value(weights[i]); });
 }
 
-PackedFilter::PackedFilter(const Shape& shape, const int8_t* weights, const float* scales) {
-  const int64_t depth = shape.depth(), stride = (depth + 7) / 8 * 8 * kPanel;
-  reserve(shape, stride, sizeof(int8_t), true);
+template <class Integer>
+const Integer* PackedFilter::pack_integers(const Shape& shape, int64_t group, int64_t padded_depth,
+                                           const Integer* weights, const float* scales) {
+  const int64_t depth = shape.depth(), stride = padded_depth * kPanel;
+  reserve(shape, stride, sizeof(Integer), true);
   PanelsView& panels = view_.panels;
-  auto* out = reinterpret_cast<int8_t*>(data_.get());
+  auto* out = reinterpret_cast<Integer*>(data_.get());
   for_weights(shape.out_channels, depth, [=](int64_t p, int64_t k, int64_t r, int64_t channel) {
-    out[p * stride + (k / 4 * kPanel + r) * 4 + k % 4] = weights[channel * depth + k];
+    out[p * stride + (k / group * kPanel + r) * group + k % group] = weights[channel * depth + k];
   });
   auto* padded = reinterpret_cast<float*>(out + panels.panels() * stride);
   auto* sums = reinterpret_cast<int32_t*>(padded + panels.panels() * kPanel);
   std::copy_n(scales, shape.out_channels, padded);
-  panels.narrow = true;
   for (int64_t channel = 0; channel < shape.out_channels; ++channel) {
     sums[channel] =
         std::accumulate(weights + channel * depth, weights + (channel + 1) * depth, int32_t{0});
-    panels.narrow = panels.narrow && is_narrow(weights + channel * depth, depth);
   }
-  panels.codes = out;
   panels.scales = padded;
   panels.sums = sums;
+  return out;
+}
+
+PackedFilter::PackedFilter(const Shape& shape, const int8_t* weights, const float* scales) {
+  const int64_t depth = shape.depth();
+  view_.panels.codes = pack_integers(shape, 4, (depth + 7) / 8 * 8, weights, scales);
+  view_.panels.narrow = true;
+  for (int64_t channel = 0; channel < shape.out_channels; ++channel) {
+    view_.panels.narrow = view_.panels.narrow && is_narrow(weights + channel * depth, depth);
+  }
+}
+
+PackedFilter::PackedFilter(const Shape& shape, const int16_t* weights, const float* scales) {
+  view_.panels.words = pack_integers(shape, 2, (shape.depth() + 1) / 2 * 2, weights, scales);
 }
 
 int64_t padding_before(int64_t size, int64_t kernel, int64_t stride) {

@@ -212,6 +212,16 @@ inline Ints dpbusd_epi32(const Ints& sum, const Ints& a, const Ints& b) {
   });
 }
 
+// Two signed 16-bit numbers of a times two of b, added to 32 bits without saturation.
+inline Ints dpwssd_epi32(const Ints& sum, const Ints& a, const Ints& b) {
+  return each_int([&](int i) {
+    int32_t total = sum.lane[i];
+    for (int k = 0; k < 2; ++k)
+      total += element<int16_t>(a, 2 * i + k) * element<int16_t>(b, 2 * i + k);
+    return total;
+  });
+}
+
 template <int kPredicate>
 inline bool compare(float a, float b) {
   const bool unordered = isnan(a) || isnan(b);
@@ -387,6 +397,7 @@ inline Ints inserti64x4(Ints a, __m256i half) {
 #define _mm512_srli_epi16 matryo_emulated::srli_epi16
 #define _mm512_srlv_epi64 matryo_emulated::srlv_epi64
 #define _mm512_dpbusd_epi32 matryo_emulated::dpbusd_epi32
+#define _mm512_dpwssd_epi32 matryo_emulated::dpwssd_epi32
 #define _mm512_movepi8_mask matryo_emulated::movepi8_mask
 #define _mm512_mask_blend_ps matryo_emulated::mask_blend_ps
 #define _mm512_maskz_mov_ps matryo_emulated::maskz_mov_ps

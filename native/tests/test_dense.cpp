@@ -65,6 +65,37 @@ void test_codes(int32_t pixels, int32_t num_panels, int64_t values, bool narrow)
   });
 }
 
+// 16 bits on both sides; the largest codes and weights that may meet.
+void test_words(int32_t pixels, int32_t num_panels, int64_t values) {
+  const int64_t depth = (values + 1) / 2 * 2, stride = num_panels * kPanel + 3;
+  const int64_t strips = (pixels + kStrip - 1) / kStrip;
+  const std::vector<float> x = random_floats(pixels * values);
+  std::vector<int16_t> panels(static_cast<size_t>(num_panels * depth * kPanel));
+  const auto most = std::min<double>(32767.0, static_cast<double>(kMostWeights / depth));
+  for (int16_t& code : panels) code = static_cast<int16_t>(uniform() * most);
+  const float inverse[] = {300.0f, 200.0f, 100.0f, 40.0f, 9000.0f, 700.0f};
+  for (const bool accumulate : {false, true}) {
+    expect_as_scalar("dense_i16", [&](const Kernels& table) {
+      std::vector<int16_t> packed(static_cast<size_t>(strips * kStrip * depth + kStripSlack));
+      for (int64_t first = 0; first < pixels; first += kStrip) {
+        const auto count = static_cast<int32_t>(std::min<int64_t>(kStrip, pixels - first));
+        const float* rows[kStrip] = {};
+        for (int32_t r = 0; r < count; ++r) rows[r] = x.data() + (first + r) * values;
+        table.interleave_words(rows, inverse, count, values, packed.data() + first * depth);
+      }
+      std::vector<int32_t> sums(static_cast<size_t>(pixels * stride), 77);
+      table.dense_i16({packed.data(), pixels, panels.data(), depth * kPanel, num_panels, depth,
+                       sums.data(), stride, accumulate});
+      std::vector<float> found(packed.begin(), packed.end());
+      for (const int32_t sum : sums) {  // a float holds 24 bits
+        found.push_back(static_cast<float>(sum >> 16));
+        found.push_back(static_cast<float>(sum & 0xffff));
+      }
+      return found;
+    });
+  }
+}
+
 // Rows of a block against stored parts of panels.
 void test_scaled(int32_t pixels, int32_t num_panels, int64_t depth) {
   const int64_t part = kScaledHeader + depth * kPanel, stride = num_panels * kPanel + 3;
@@ -149,13 +180,14 @@ void test_winograd(int64_t n) {
 }  // namespace
 
 void test_dense_kernels() {
-  static_assert(sizeof(DenseKernels) == 11 * sizeof(void*),
+  static_assert(sizeof(DenseKernels) == 13 * sizeof(void*),
                 "the table grew: test the new entry here");
   for (const int32_t pixels : {1, 5, 6, 7, 13, 24}) {
     for (const int64_t depth : {1, 7, 32, 75}) {
       test_block(pixels, 1 + pixels % 6, depth);
       test_scaled(pixels, 1 + pixels % 6, (depth + 7) / 8 * 8);
       for (const bool narrow : {false, true}) test_codes(pixels, 1 + pixels % 6, depth, narrow);
+      test_words(pixels, 1 + pixels % 6, depth);
     }
   }
   for (const int64_t n : {1, 15, 16, 17, 64, 100}) {

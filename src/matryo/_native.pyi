@@ -123,7 +123,7 @@ def altup_correct(
 class Filter:
     def __init__(
         self,
-        weights: F32 | npt.NDArray[np.uint16] | npt.NDArray[np.int8],
+        weights: F32 | npt.NDArray[np.uint16] | npt.NDArray[np.int8] | npt.NDArray[np.int16],
         scales: F32 | None = None,
     ) -> None: ...
     @property

@@ -4,7 +4,8 @@ In: an open source of tensors under timm's names, the weights kind of the packed
 tensors of docs/architecture.md section 5: dense filters (Co, kh, kw, Ci), because channels are what
 the kernels run along; depthwise filters (k, k, C); vectors. `q8` and `q4` store dense filters as
 int8 with one float32 scale per output channel: 4 bits are too few for weights that are read once a
-picture. What hurts most in int8 stays bf16 then (`_kept_exact`; docs/pictures.md has the figures).
+picture. What hurts most in int8 is int16 then, with such scales too (`_rounded_finely`; figures in
+docs/pictures.md), or bf16 where the kernels have a faster way than integers.
 The stem, depthwise filters and vectors are float32 everywhere; they are 0.5 % of the bytes.
 Source: timm `mobilenetv5.py` (names).
 """
@@ -23,16 +24,18 @@ import numpy.typing as npt
 from matryo.checkpoint.safetensors import DTYPES
 from matryo.errors import CheckpointError, ConfigError
 from matryo.kernels.reference_pack import bf16_bits
-from matryo.kernels.reference_vision import quantize_filter
+from matryo.kernels.reference_vision import quantize_filter, quantize_finely
 from matryo.tower_config import VisionConfig
-from matryo.vision_structure import Attention, Shape, VisionStructure, vision_structure
+from matryo.vision_structure import Attention, Bottleneck, Shape, VisionStructure, vision_structure
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
 
 PREFIX = "model.vision_tower.timm_model."
 FILTER_KINDS: Mapping[str, str] = {"f32": "f32", "bf16": "bf16", "q8": "i8", "q4": "i8"}
-_DTYPES = {"f32": "F32", "bf16": "BF16", "i8": "I8"}
+_DTYPES = {"f32": "F32", "bf16": "BF16", "i8": "I8", "i16": "I16"}
+_TRANSFORMED_WIDTHS = range(16, 321)  # channels read; native/blocks/vision_winograd.cpp
+_QUANTIZE = {"i8": quantize_filter, "i16": quantize_finely}
 
 _OUTSIDE = {
     "conv_stem.conv.weight": "stem.filter",
@@ -87,7 +90,7 @@ class Source(Protocol):
 class VisionTensor:
     """One packed tensor of the encoder.
 
-    kind: of the stored numbers: f32, bf16, i8
+    kind: of the stored numbers: f32, bf16, i8, i16
     """
 
     name: str
@@ -128,17 +131,30 @@ def vision_tensors(source: Source, config: VisionConfig, weights: str) -> list[V
         return PREFIX + _expected_name(ours, names)
 
     structure = vision_structure(config, shapes, label)
-    exact = _kept_exact(structure)
+    fine, transformed = _rounded_finely(structure), _transformed(structure)
     tensors: list[VisionTensor] = []
     for ours, shape in structure.shapes().items():
         kind = FILTER_KINDS[weights]
-        if kind == "i8" and ours.startswith(exact):
-            kind = "bf16"
+        if kind == "i8" and ours.startswith(fine):
+            kind = "bf16" if ours in transformed else "i16"
         tensors += _packed(source, names[ours], ours, shape, kind)
     return tensors
 
 
-def _kept_exact(structure: VisionStructure) -> tuple[str, ...]:
+def _transformed(structure: VisionStructure) -> set[str]:
+    """Filters of three by three that visit every pixel: floats take a quarter of the products."""
+    blocks = [block for stage in structure.stages for block in stage]
+    return {
+        f"{block.name}.expand"
+        for block in blocks
+        if isinstance(block, Bottleneck)
+        and block.kernel == 3
+        and block.strides[1] == 1
+        and block.width_in in _TRANSFORMED_WIDTHS
+    }
+
+
+def _rounded_finely(structure: VisionStructure) -> tuple[str, ...]:
     """What is not rounded to int8, as beginnings of names.
 
     The first block of each stage has no residual connection, so all that follows passes through its
@@ -170,9 +186,10 @@ def _packed(
     elif kind == "bf16":
         yield VisionTensor(ours, kind, shape, lambda: bf16_bits(read()))
     else:
-        yield VisionTensor(ours, kind, shape, lambda: quantize_filter(read())[0])
+        quantize = _QUANTIZE[kind]
+        yield VisionTensor(ours, kind, shape, lambda: quantize(read())[0])
         scales = (shape[0],)
-        yield VisionTensor(f"{ours}.scales", "f32", scales, lambda: quantize_filter(read())[1])
+        yield VisionTensor(f"{ours}.scales", "f32", scales, lambda: quantize(read())[1])
 
 
 def _names(source: Source) -> dict[str, str]:

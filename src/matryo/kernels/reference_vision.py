@@ -14,6 +14,10 @@ zero` in [0, 150] with `zero = rint(-min/scale)`, in float32, ties to even. One-
 GELU leaves them, thus keep nearly eight bits. Integer sums are exact; the result is `float(Σ (code
 - zero)·q)·(scale·w_scale)`.
 
+int16: weights are `scale · q` per output channel, and a channel's |q| add up to at most 2**20
+(`quantize_finely`). Activations have one scale a row again, `scale = max |x| / 2047`, codes in
+[-2047, 2047]: sums fit 32 bits and are exact, and the noise is a thousandth of int8's.
+
 Source: docs/pictures.md; timm `mobilenetv5`; padding as TensorFlow's SAME.
 """
 
@@ -31,28 +35,31 @@ from matryo.kernels.reference_pack import bf16_values
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int8]
+I16 = npt.NDArray[np.int16]
 U16 = npt.NDArray[np.uint16]
 
 _SMALLEST_RANGE = 2.0**-100  # a row of activations with a smaller range counts as zero
 _MOST_CODE = 150
+_MOST_WORD = 2047  # of a pixel of an int16 product
+_MOST_WEIGHTS = 1 << 20  # of a channel's int16 weights together, without their signs
 _MOST_FOUR = 216  # of four weights of one sign before rounding; 218 after it, 150 · 218 < 2**15
 
 
 class Filter:
     """The weights of a dense convolution, (Co, kh, kw, Ci): float32, bf16 as uint16 (which become
-    float32), or int8 with a float32 scale per output channel.
+    float32), or int8 or int16 with a float32 scale per output channel.
     """
 
-    def __init__(self, weights: F32 | U16 | I8, scales: F32 | None = None) -> None:
-        self.weights: F32 | I8 = (
+    def __init__(self, weights: F32 | U16 | I8 | I16, scales: F32 | None = None) -> None:
+        self.weights: F32 | I8 | I16 = (
             bf16_values(cast(U16, weights)) if weights.dtype == np.uint16 else cast(F32, weights)
         )
         self.scales = scales
 
     @property
     def kind(self) -> str:
-        """`f32` or `i8`."""
-        return "f32" if self.scales is None else "i8"
+        """`f32`, `i8` or `i16`."""
+        return {4: "f32", 2: "i16", 1: "i8"}[self.weights.itemsize]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -84,6 +91,19 @@ def quantize_filter(weights: F32) -> tuple[I8, F32]:
     scales = np.maximum(np.abs(rows).max(axis=1) / np.float32(127.0), most)
     steps = np.where(scales > 0, scales, np.float32(1.0))[:, None]
     return np.rint(rows / steps).astype(np.int8).reshape(weights.shape), scales
+
+
+def quantize_finely(weights: F32) -> tuple[I16, F32]:
+    """int16 weights of the same shape, and scales (Co,), from float32 weights (Co, ...).
+
+    A channel's scale is absmax/32767, or more where its weights would add up to too much.
+    """
+    rows = np.abs(weights.reshape(len(weights), -1))
+    # Rounding adds at most half a step a weight.
+    most = rows.sum(axis=1, dtype=np.float64) / (_MOST_WEIGHTS - rows.shape[1] / 2)
+    scales = np.maximum(rows.max(axis=1) / 32767.0, most).astype(np.float32)
+    steps = np.where(scales > 0, scales, np.float32(1.0)).reshape(-1, *[1] * (weights.ndim - 1))
+    return np.rint(weights / steps).astype(np.int16), scales
 
 
 def conv(
@@ -191,7 +211,8 @@ def _product(filter: Filter, patches: F32) -> F64:
     if filter.scales is None:
         y = rows.astype(np.float64) @ weights.T
     else:
-        codes, zeros, steps = quantize_rows(rows)
+        quantize = quantize_rows_finely if filter.kind == "i16" else quantize_rows
+        codes, zeros, steps = quantize(rows)
         sums = (codes - zeros[:, None]).astype(np.float64) @ weights.T  # exact below 2**53
         y = sums * (steps[:, None] * filter.scales)
     return y.reshape(height, width, -1)
@@ -207,6 +228,16 @@ def quantize_rows(rows: F32) -> tuple[F32, F32, F32]:
     codes = np.clip(np.rint(rows * inverse[:, None]) + zeros[:, None], 0, _MOST_CODE)
     steps: F32 = (width / np.float32(_MOST_CODE)).astype(np.float32)
     return codes, zeros, steps
+
+
+def quantize_rows_finely(rows: F32) -> tuple[F32, F32, F32]:
+    """As `quantize_rows`, for int16 weights; zeros are 0."""
+    most = np.abs(rows).max(axis=1)
+    most = np.where(most < _SMALLEST_RANGE, np.float32(0.0), most)
+    inverse = np.float32(_MOST_WORD) / np.where(most > 0, most, np.float32(np.inf))
+    codes = np.clip(np.rint(rows * inverse[:, None]), -_MOST_WORD, _MOST_WORD)
+    steps: F32 = (most / np.float32(_MOST_WORD)).astype(np.float32)
+    return codes, np.zeros(len(rows), np.float32), steps
 
 
 def _finish(

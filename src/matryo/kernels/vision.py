@@ -3,7 +3,7 @@ compiled.
 
 In: C-contiguous arrays of the exact dtype (anything else is a TypeError or ValueError; nothing is
 converted or copied); pictures are (H, W, C) float32. A `Filter` is packed when it is made and keeps
-nothing of what it was made from: float32, bf16 as uint16, or int8 with scales.
+nothing of what it was made from: float32, bf16 as uint16, or int8 or int16 with scales.
 
 No value depends on the number of threads. Products, before the steps that follow them, have the
 same bits on every instruction set.

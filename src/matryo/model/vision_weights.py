@@ -26,7 +26,7 @@ from matryo.vision_structure import (
 
 Array = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
-# weights (Co, kh, kw, Ci) float32, bf16 as uint16, or int8 with scales (Co,)
+# weights (Co, kh, kw, Ci) float32, bf16 as uint16, or int8 or int16 with scales (Co,)
 MakeFilter = Callable[[Array, F32 | None], Any]
 
 _SCALES = ".scales"
@@ -193,9 +193,17 @@ class _Reader:
         match array.dtype:
             case np.float32 | np.uint16:
                 return self._make_filter(array, None)
-            case np.int8:
-                return self._make_filter(array, self._filter_scales(name, len(array)))
-        raise _wrong_dtype(name, "float32, bfloat16 or int8", array)
+            case np.int8 | np.int16:
+                return self._made(name, array)
+        raise _wrong_dtype(name, "float32, bfloat16, int8 or int16", array)
+
+    def _made(self, name: str, array: Array) -> Any:
+        """Of integers, which a file may have put together as no conversion does."""
+        scales = self._filter_scales(name, len(array))
+        try:
+            return self._make_filter(array, scales)
+        except ValueError as error:
+            raise CheckpointError(str(error), tensor=name) from error
 
     def _filter_scales(self, name: str, channels: int) -> F32:
         scales = name + _SCALES
@@ -210,9 +218,11 @@ class _Reader:
         return array
 
     def refuse_unused(self) -> None:
-        """Scales that belong to no int8 filter."""
+        """Scales that belong to no filter of integers."""
         for name in sorted(self._scales):
-            raise CheckpointError("unknown tensor: no int8 filter has these scales", tensor=name)
+            raise CheckpointError(
+                "unknown tensor: no filter of integers has these scales", tensor=name
+            )
 
 
 def _wrong_dtype(name: str, expected: str, array: Array) -> CheckpointError:

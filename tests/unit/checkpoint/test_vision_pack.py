@@ -15,9 +15,10 @@ from matryo.errors import CheckpointError, ConfigError
 from matryo.kernels.reference_pack import bf16_values
 
 CONFIG = vision_config()
-EXACT = re.compile(  # never int8
+FINE = re.compile(  # never int8
     r"stages\.[01]\.|stages\.[23]\.0\.|fusion\.|stages\.2\.1\.expand|.*\.(key|value)$"
 )
+TRANSFORMED = ("stages.0.1.expand", "stages.0.2.expand")  # faster as floats than as integers
 
 
 @pytest.fixture
@@ -42,12 +43,12 @@ def test_only_dense_filters_are_rounded(state: State, weights: str) -> None:
     for name, array in exact.items():
         if array.ndim != 4 or name == "stem.filter":
             np.testing.assert_array_equal(rounded[name], array)
-        elif weights == "bf16" or EXACT.match(name):
+        elif weights == "bf16" or name in TRANSFORMED:
             np.testing.assert_allclose(bf16_values(rounded[name]), array, rtol=2**-8)
         else:
-            assert rounded[name].dtype == np.int8
+            assert rounded[name].dtype == (np.int16 if FINE.match(name) else np.int8)
             scales = rounded[f"{name}.scales"][:, None, None, None]
-            assert (np.abs(rounded[name] * scales - array) <= 0.5001 * scales).all()
+            assert (np.abs(rounded[name] * scales - array) <= 0.505 * scales).all()
 
 
 @pytest.mark.parametrize("weights", ["f32", "bf16", "q8"])
