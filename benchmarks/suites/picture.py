@@ -11,7 +11,7 @@ EXPLANATION = (
     "MobileNet-V5-300M, full-size random weights, one picture from pixels to 256 features. Each "
     "engine is measured in rounds with ours (first word of the case), because all of them together "
     "would not fit into memory. Matryo int8 is the packed q8 file, which keeps some filters in "
-    "bf16 (pictures.md). Peak includes what an engine needs to prepare its graph."
+    "int16 (pictures.md). Peak includes what an engine needs to prepare its graph."
 )
 SIDES = (256, 512, 768)
 OURS = ("our_pictures:f32", "our_pictures:int8")
