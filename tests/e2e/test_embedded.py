@@ -1,4 +1,4 @@
-"""The model that comes with the package: real text, at two sizes, with nothing but the program."""
+"""The model that comes with the package sees, hears and writes, with nothing but the program."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 from e2e.program import Terminal, matryo
+from matryo.cli.showcase import questions
+from matryo.evaluate.metrics import normalised
 
 WORDS = re.compile(r"[a-z]{2,}")
 
@@ -17,27 +19,44 @@ def test_an_answer_is_made_of_words(home: Path) -> None:
     assert len(WORDS.findall(done.stdout)) >= 3
 
 
-def test_the_demo_answers_at_two_sizes_of_one_file(home: Path) -> None:
-    done = matryo("demo", "--seed", "1", "-n", "16", home=home, COLUMNS="100")
+def test_the_demo_sees_hears_and_translates_at_two_sizes(home: Path) -> None:
+    done = matryo("demo", home=home, COLUMNS="120")
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.strip().splitlines()) >= 2
-    assert "[small]" in done.stderr and "[large]" in done.stderr
-    assert "one set of weights, two models" in done.stderr
-    assert "Resident memory" in done.stderr
+    asked = questions()
+    assert len(done.stdout.splitlines()) == 2 * len(asked)
+    for question in asked:
+        assert question.about in done.stderr and question.label in done.stderr
+    assert re.search(r"^ *tiny +6 × 128 .* MB .*\d\.\d *$", done.stderr, re.MULTILINE)
+    assert re.search(r"^ *large +8 × 512 .* MB .*\d\.\d *$", done.stderr, re.MULTILINE)
 
 
 def test_the_demo_as_json(home: Path) -> None:
-    done = matryo("demo", "--seed", "1", "-n", "8", "--json", home=home)
-    ends = [line for line in map(json.loads, done.stdout.splitlines()) if line["event"] == "end"]
+    done = matryo("demo", "--json", home=home)
+    *answers, end = map(json.loads, done.stdout.splitlines())
     assert (done.returncode, done.stderr) == (0, "")
-    assert [end["size"] for end in ends] == ["small", "large"]
+    assert [one["size"] for one in answers] == ["tiny", "large"] * (len(answers) // 2)
+    assert [one["section"] for one in answers[::2]] == [one.section for one in questions()]
+    right = [normalised(one["text"]) == normalised(one["right"]) for one in answers[1::2]]
+    assert sum(right) > len(right) / 2  # of the largest size
+    small, large = end["sizes"]
+    assert 0 < small["parameters"] < large["parameters"]
+    assert 0 < small["weight_bytes"] < large["weight_bytes"]
+    assert set(large["seconds_to_first_token"]) == {"picture", "speech", "phrase"}
+
+
+def test_the_demo_answers_what_it_is_asked(home: Path) -> None:
+    done = matryo("demo", "What is a tree?", "-n", "8", "--seed", "1", home=home)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    assert "What is a tree?" in done.stderr and "tiny" in done.stderr and "large" in done.stderr
 
 
 def test_info_without_a_path_is_about_it(home: Path) -> None:
     document = json.loads(matryo("info", "--json", home=home).stdout)
     assert document["form"] == "packed"
-    assert set(document["plans"]) >= {"small", "medium", "large"}
-    assert sum(file["bytes"] for file in document["files"]) < 10e6
+    assert set(document["plans"]) >= {"tiny", "small", "medium", "large"}
+    assert {file["name"] for file in document["files"]} >= {"vision.safetensors"}
+    assert sum(file["bytes"] for file in document["files"]) < 16e6
 
 
 def test_a_chat_on_a_terminal(home: Path) -> None:

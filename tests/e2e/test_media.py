@@ -71,10 +71,12 @@ def test_run_continues_raw_text_after_a_picture(
     assert done.stdout.strip()
 
 
-def test_all_bad_attachments_are_named_in_one_block(home: Path, files: dict[str, Path]) -> None:
+def test_all_bad_attachments_are_named_in_one_block(
+    home: Path, files: dict[str, Path], checkpoint: Path
+) -> None:
     done = invoke(
         "run", "What?", "-a", files["photo"], "-a", files["question"], "-a", "missing.png",
-        home=home,
+        "-m", checkpoint, home=home,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
     first, *others = done.stderr.splitlines()
@@ -113,8 +115,10 @@ def test_chat_attaches_saves_and_goes_on(
     assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
 
 
-def test_chat_refuses_an_attachment_and_says_why(home: Path, files: dict[str, Path]) -> None:
-    done = invoke("chat", home=home, stdin=f"/attach {files['photo']}\n")
+def test_chat_refuses_an_attachment_and_says_why(
+    home: Path, files: dict[str, Path], checkpoint: Path
+) -> None:
+    done = invoke("chat", "-m", checkpoint, home=home, stdin=f"/attach {files['photo']}\n")
     assert done.returncode == 1
     assert "has no vision encoder" in done.stderr
     assert invoke("chat", home=home, stdin="/attach\n").stderr.strip() == "error: name a file"
@@ -230,10 +234,10 @@ def test_watch_answers_and_counts_frames(
         ("watch", "clip", "has no vision encoder; use -m"),
     ],
 )
-def test_the_embedded_model_says_what_it_lacks(
-    home: Path, files: dict[str, Path], command: str, file: str, message: str
+def test_a_text_only_model_says_what_it_lacks(
+    home: Path, files: dict[str, Path], checkpoint: Path, command: str, file: str, message: str
 ) -> None:
-    done = invoke(command, files[file], home=home)
+    done = invoke(command, files[file], "-m", checkpoint, home=home)
     assert (done.returncode, done.stdout) == (1, "")
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
 
@@ -283,7 +287,7 @@ def test_bench_video_reports_every_stage_of_every_size(home: Path, seeing_checkp
 
 
 def test_bench_video_prints_a_table_for_a_file_of_ones_own(
-    home: Path, seeing_checkpoint: Path, files: dict[str, Path]
+    home: Path, seeing_checkpoint: Path, files: dict[str, Path], checkpoint: Path
 ) -> None:
     done = invoke(
         "bench", "video", seeing_checkpoint, "--video", files["clip"], "--resolution", "64",
@@ -292,7 +296,7 @@ def test_bench_video_prints_a_table_for_a_file_of_ones_own(
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     assert "Frames a second, median" in text and "60 frames a second" in text
-    assert invoke("bench", "video", home=home).returncode == 1
+    assert invoke("bench", "video", checkpoint, home=home).returncode == 1
 
 
 def test_help_knows_the_command_of_two_words(home: Path) -> None:

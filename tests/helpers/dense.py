@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from helpers.recipes import TOKENIZER, sentences
+from helpers.recipes import TOKENIZER, VOCABULARY, sentences
 
 SHAPE: dict[str, Any] = {
-    "vocab_size": 4096,
+    "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 128,
     "num_hidden_layers": 3,

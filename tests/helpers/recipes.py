@@ -12,9 +12,10 @@ import matryo
 
 TOKENIZER = Path(matryo.__file__).parent / "data" / "nano"
 WORDS = "the house was old and a garden grew over its walls while rain fell on quiet fields".split()
+VOCABULARY = 8196  # ids of the tokenizer, those that mark pictures and sounds included
 CONFIG: dict[str, Any] = {
-    "vocab_size": 4096,
-    "vocab_size_per_layer_input": 4096,
+    "vocab_size": VOCABULARY,
+    "vocab_size_per_layer_input": 8192,
     "hidden_size": 32,
     "hidden_size_per_layer_input": 32,
     "intermediate_size": 64,

@@ -235,7 +235,7 @@ def test_what_cannot_be_used_is_said(place: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="too few to measure on a part of them"):
         elasticize(options(place, "b", texts=(tmp_path / "short.txt",)), say=quiet)
     dense_directory(tmp_path / "narrow", "llama", vocab_size=1024)
-    with pytest.raises(ConfigError, match="the tokenizer has 4096 tokens, the model 1024"):
+    with pytest.raises(ConfigError, match="the tokenizer has 8196 tokens, the model 1024"):
         elasticize(options(place, "c", source=tmp_path / "narrow"), say=quiet)
     dense_directory(tmp_path / "broken", "llama")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "broken")

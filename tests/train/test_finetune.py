@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import matryo
 from helpers.dense import dense_directory
-from helpers.recipes import sentences, write_recipe
+from helpers.recipes import VOCABULARY, sentences, write_recipe
 from matryo.errors import CheckpointError, ConfigError
 from matryo.train.journal import read
 from matryo.train.loop import Report, main
@@ -121,7 +121,7 @@ def test_a_file_of_all_ids_trains_as_the_teacher_does(
     base: Path, teacher: Path, tmp_path: Path
 ) -> None:
     found = []
-    for name, top in (("a", 0), ("b", 4096)):
+    for name, top in (("a", 0), ("b", VOCABULARY)):
         (tmp_path / name).mkdir()
         path = tuned(
             tmp_path / name, base, schedule={"steps": 3, "warmup": 0}, optimizer__rate=0.01,
@@ -160,8 +160,8 @@ def test_what_cannot_be_used_is_said(base: Path, teacher: Path, tmp_path: Path) 
         Recipe.from_file(
             write_recipe(tmp_path, teacher={"model": "x", "top": 4, "temperature": 2.0})
         )
-    with pytest.raises(ConfigError, match=r"teacher.top is 5000; there are 4096 ids"):
-        run(tuned(tmp_path, base, teacher={"model": str(teacher), "top": 5000}))
+    with pytest.raises(ConfigError, match=r"teacher.top is 9000; there are 8196 ids"):
+        run(tuned(tmp_path, base, teacher={"model": str(teacher), "top": 9000}))
     (tmp_path / "next").mkdir()
     with pytest.raises(CheckpointError, match="holds no Hugging Face checkpoint"):
         run(tuned(tmp_path / "next", base, teacher={"model": "nowhere"}))

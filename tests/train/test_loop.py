@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import matryo
-from helpers.recipes import write_recipe
+from helpers.recipes import VOCABULARY, write_recipe
 from matryo.errors import CapacityError, CheckpointError, ConfigError, TrainingError
 from matryo.train import resume
 from matryo.train.journal import line, read
@@ -109,7 +109,7 @@ def test_a_run_learns_measures_and_exports_every_size(tmp_path: Path) -> None:
     assert [one.path for one in report.exported] == [out / "hf", out / "q8"]
     with matryo.load(out / "q8") as model:
         assert set(model.plans) >= {"small", "large"}
-        assert model.logits([2, 105], "small").shape == (2, 4096)
+        assert model.logits([2, 105], "small").shape == (2, VOCABULARY)
     assert (out / "loss.svg").read_text().count("held out") >= 2
     assert list((out / "tensorboard").glob("events.*"))
     record = read(out)[0]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers.dense import dense_directory
-from helpers.recipes import TOKENIZER
+from helpers.recipes import TOKENIZER, VOCABULARY
 from matryo.errors import CheckpointError, ConfigError
 from matryo.inputs.tokenizer import Tokenizer
 from matryo.train.head import Head, head_loss
@@ -29,7 +29,7 @@ ROWS = torch.randint(1, 4096, (3, 9), generator=torch.Generator().manual_seed(5)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return dense_directory(tmp_path_factory.mktemp("teacher"), "gemma3_text", vocab_size=4096)
+    return dense_directory(tmp_path_factory.mktemp("teacher"), "gemma3_text", vocab_size=VOCABULARY)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def teacher(place: Path, tokenizer: Tokenizer) -> OnlineTeacher:
 def student() -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(1)
     states = torch.randn(3, 9, 8, generator=g).requires_grad_(True)
-    return states, torch.randn(4096, 8, generator=g).requires_grad_(True)
+    return states, torch.randn(VOCABULARY, 8, generator=g).requires_grad_(True)
 
 
 def test_online_expectations_are_its_logits(teacher: OnlineTeacher) -> None:
@@ -80,9 +80,9 @@ def rows_of(number: int) -> Any:
 def test_a_file_of_all_ids_teaches_what_the_model_teaches(
     teacher: OnlineTeacher, place: Path, tmp_path: Path
 ) -> None:
-    key = cache_key(place, "texts", 9, 4096)
-    make_cache(teacher, tmp_path, key, rows_of, 3, 4096)
-    cached = CachedTeacher(tmp_path, key, rows_of, 3, 4096)
+    key = cache_key(place, "texts", 9, VOCABULARY)
+    make_cache(teacher, tmp_path, key, rows_of, 3, VOCABULARY)
+    cached = CachedTeacher(tmp_path, key, rows_of, 3, VOCABULARY)
     order = [2, 0]
     hidden, weight = student()
     labels = ROWS.roll(-1, 1)[order]

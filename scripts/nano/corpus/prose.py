@@ -36,6 +36,12 @@ def austen(path: Path) -> list[str]:
     return novels
 
 
+def novels(sources: Path) -> list[str]:
+    """The seven of them."""
+    books = austen(next((sources / "austen").rglob("Rdata.rdb")))
+    return [*books, next((sources / "melville").rglob("data.txt")).read_text("utf-8")]
+
+
 def plain(text: str) -> list[str]:
     """The paragraphs of a book in plain punctuation, one line each."""
     text = re.sub(r"\s*End of the Project Gutenberg.*", "", text, flags=re.DOTALL)
@@ -62,10 +68,8 @@ def pieces(paragraphs: list[str]) -> Iterator[str]:
 
 def build(sources: Path, cache: Path, limit: int) -> None:
     """Write the rows; `limit` of each split if not 0."""
-    books = austen(next((sources / "austen").rglob("Rdata.rdb")))
-    books.append(next((sources / "melville").rglob("data.txt")).read_text("utf-8"))
     made: dict[str, list[str]] = {"train": [], "heldout": []}
-    for book in books:
+    for book in novels(sources):
         paragraphs = plain(book)
         border = int((1 - TAIL) * len(paragraphs))
         made["train"] += pieces(paragraphs[:border])

@@ -32,12 +32,12 @@ def ladder(model: Model, largest: str | Plan = "large", exact: bool = False) -> 
 def test_sizes_get_cheaper_then_precision_then_context(model: Model) -> None:
     found = ladder(model)
     sizes = [level for level in found if level.kv == "bf16"]
-    assert (sizes[0].name, sizes[-1].name) == ("large", "small")
+    assert (sizes[0].name, sizes[-1].name) == ("large", "tiny")
     assert "medium" in [level.name for level in sizes] and len(sizes) > 4
     assert all(a.cost > b.cost and a.weight_bytes > b.weight_bytes for a, b in pairwise(sizes))
     leaner = found[len(sizes) :]
     assert [(one.kv, one.window) for one in leaner] == [("int8", 1024), ("int8", 512)]
-    assert {one.plan for one in leaner} == {model.plans["small"]}
+    assert {one.plan for one in leaner} == {model.plans["tiny"]}
     assert leaner[0].kv_bytes(1000) < 0.6 * sizes[-1].kv_bytes(1000)
     assert leaner[1].kv_bytes(1000) == leaner[1].kv_bytes(512) < leaner[0].kv_bytes(1000)
 
@@ -59,7 +59,7 @@ def test_all_levels_keep_the_same_layers_of_the_cache(model: Model) -> None:
 def test_nothing_is_larger_than_the_size_to_begin_with(model: Model) -> None:
     found = ladder(model, "medium")
     assert found[0].name == "medium" and "large" not in [level.name for level in found]
-    assert [level.name for level in ladder(model, "small")] == ["small"] * 3
+    assert [level.name for level in ladder(model, "tiny")] == ["tiny"] * 3
 
 
 def test_the_bytes_are_those_of_the_files(model: Model) -> None:

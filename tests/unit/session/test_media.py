@@ -404,8 +404,8 @@ def test_a_file_that_changed_is_not_used_again(
         tokens(session)
 
 
-def test_a_text_only_model_refuses_pictures_at_once() -> None:
-    with matryo.load() as text_only:
+def test_a_text_only_model_refuses_pictures_at_once(tiny_checkpoint: Path) -> None:
+    with matryo.load(tiny_checkpoint) as text_only:
         session = text_only.session()
         with pytest.raises(InputError, match="this checkpoint has no encoder of pictures"):
             session.generate(["a", np.zeros((9, 9, 3), np.uint8)])

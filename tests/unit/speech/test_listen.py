@@ -212,12 +212,12 @@ def test_an_error_of_the_source_reaches_the_reader(model: matryo.Model) -> None:
         list(listen(model, FakeSession([]), broken()))
 
 
-def test_a_model_without_ears_says_so() -> None:
+def test_a_model_without_ears_says_so(tiny_checkpoint: Path) -> None:
     with (
-        matryo.load() as nano,
+        matryo.load(tiny_checkpoint) as text_only,
         pytest.raises(InputError, match="no encoder of sound"),
     ):
-        listen(nano, FakeSession([]), [])
+        listen(text_only, FakeSession([]), [])
 
 
 @pytest.mark.parametrize("partial_s", [-1.0, float("nan"), float("inf")])

@@ -158,10 +158,15 @@ def test_bad_options_are_refused(options: dict[str, Any]) -> None:
         WatchOptions(**options)
 
 
-def test_what_cannot_be_watched_is_refused_at_once(model: matryo.Model) -> None:
+def test_what_cannot_be_watched_is_refused_at_once(
+    model: matryo.Model, tiny_checkpoint: Path
+) -> None:
     with pytest.raises(InputError, match="expected a video"):
         watch(model, model.session(), b"RIFF....WAVEfmt nothing")
-    with matryo.load() as nano, pytest.raises(InputError, match="no encoder of pictures"):
-        watch(nano, nano.session(), SILENT)
+    with (
+        matryo.load(tiny_checkpoint) as text_only,
+        pytest.raises(InputError, match="no encoder of pictures"),
+    ):
+        watch(text_only, text_only.session(), SILENT)
     with pytest.raises(InputError, match="cut off"):
         run(model, SILENT[:-300])
