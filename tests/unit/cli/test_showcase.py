@@ -12,6 +12,7 @@ from helpers.media import encoded, sound_file, tone
 from matryo.cli.showcase import DIRECTORY, prompted, questions
 from matryo.cli.sketch import picture, wave
 from matryo.errors import InputError
+from matryo.speech.prompts import LANGUAGES
 
 
 def test_every_question_has_a_right_answer_and_its_file() -> None:
@@ -34,7 +35,9 @@ def test_every_question_has_a_right_answer_and_its_file() -> None:
 def test_a_translation_is_what_follows_the_words_as_spoken() -> None:
     spoken, translated, *_ = (one for one in questions() if one.section == "speech")
     assert spoken.answer("Good\nmorning") == "Good morning"
-    assert translated.answer("Good morning\nSpanish: Buenos  días") == "Buenos días"
+    assert translated.to is not None
+    told = f"Good morning\n{LANGUAGES[translated.to]}: Buenos  días"
+    assert translated.answer(told) == "Buenos días"
     assert prompted("Hi").is_right("Hi") is False
 
 
