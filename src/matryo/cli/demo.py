@@ -241,8 +241,8 @@ def _show_figures(screen: Console, model: Model, figures: Sequence[Figures]) -> 
     screen.print(
         f"Memory of the weights; the whole process has {format_bytes(resident_bytes())}. "
         f"Under {', '.join(sections)}: milliseconds to the first token, encoders included.\n"
-        "What is asked was held out from training and chosen because the model does well on it; "
-        "how often it does: docs/nano.md.\n"
+        "What is asked was held out from training and chosen because the model does better on it "
+        "than usual: docs/nano.md.\n"
         "Now yours: matryo demo PROMPT, matryo run PROMPT -a FILE, matryo transcribe FILE --to es",
         style="dim",
     )
