@@ -56,11 +56,10 @@ class AudioEncoder:
             samples = check_samples(samples, sample_rate_hz)
             if not self.num_tokens(len(samples)):
                 raise InputError(f"sound has {len(samples)} samples, expected at least 513 (32 ms)")
-            stream = self.stream()
-            return np.concatenate([stream.push(samples), stream.finish()])
+            return self.stream().finish(samples)
         mel, mask = self._checked_mel(mel, mask)
         forward = self._forward()
-        return np.concatenate([forward.push(mel, mask), forward.finish()])
+        return np.concatenate([forward.take(mel, mask), forward.finish()])
 
     def stream(self, sample_rate_hz: int = SAMPLE_RATE_HZ) -> AudioStream:
         """A new stream for a sound that is still arriving. Raises InputError for another rate."""

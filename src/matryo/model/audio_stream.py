@@ -30,22 +30,28 @@ class AudioStream:
         Raises InputError, and takes nothing, for samples that are no mono float32 numbers; after
         `finish`.
         """
-        samples = check_samples(samples)
-        self._check_open()
-        self.num_samples += len(samples)
-        tokens = [self._forward.take(mel) for mel in self._mel.push(samples)]
-        return self._counted([*tokens, self._forward.complete()])
+        return self._counted([*self._taken(samples), self._forward.complete()])
 
-    def finish(self) -> F32:
-        """Ends the sound; returns its last tokens (m, d). Raises InputError the second time."""
+    def finish(self, samples: F32 | None = None) -> F32:
+        """Ends the sound; returns its last tokens (m, d). Raises InputError the second time.
+
+        samples: the last ones, as for `push`; all go through the blocks together then
+        """
+        tokens = [] if samples is None else self._taken(samples)
         self._check_open()
         self._finished = True
-        tokens = [self._forward.take(mel) for mel in self._mel.finish()]
+        tokens += [self._forward.take(mel) for mel in self._mel.finish()]
         return self._counted([*tokens, self._forward.finish()])
 
     def num_bytes(self) -> int:
         """Bytes of the state, samples aside."""
         return self._forward.num_bytes()
+
+    def _taken(self, samples: F32) -> list[F32]:
+        samples = check_samples(samples)
+        self._check_open()
+        self.num_samples += len(samples)
+        return [self._forward.take(mel) for mel in self._mel.push(samples)]
 
     def _check_open(self) -> None:
         if self._finished:
