@@ -97,6 +97,20 @@ def test_a_stream_refuses_bad_samples_and_goes_on(
     assert np.array_equal(np.concatenate(tokens), encoder.encode(samples))
 
 
+def test_the_last_samples_may_come_with_the_end(
+    encoder: AudioEncoder, rng: np.random.Generator
+) -> None:
+    samples = sound(rng, 9_000)
+    stream, whole = encoder.stream(), encoder.stream()
+    wanted = np.concatenate([stream.push(samples), stream.finish()])
+    with pytest.raises(InputError):
+        whole.finish(np.full(10, np.nan, np.float32))
+    assert np.array_equal(whole.finish(samples), wanted)  # bad samples have ended nothing
+    assert (whole.num_samples, whole.num_tokens) == (9_000, len(wanted))
+    with pytest.raises(InputError, match="ended"):
+        whole.finish(samples)
+
+
 def test_a_stream_ends_once(encoder: AudioEncoder) -> None:
     stream = encoder.stream()
     assert stream.push(np.zeros(0, np.float32)).shape == (0, 48)
