@@ -35,7 +35,9 @@ PREFIX = "model.vision_tower.timm_model."
 FILTER_KINDS: Mapping[str, str] = {"f32": "f32", "bf16": "bf16", "q8": "i8", "q4": "i8"}
 _DTYPES = {"f32": "F32", "bf16": "BF16", "i8": "I8", "i16": "I16"}
 _TRANSFORMED_WIDTHS = range(16, 321)  # channels read; native/blocks/vision_winograd.cpp
-_QUANTIZE = {"i8": quantize_filter, "i16": quantize_finely}
+_QUANTIZE: Mapping[str, Callable[[F32], tuple[Array, F32]]] = {
+    "i8": quantize_filter, "i16": quantize_finely,
+}  # fmt: skip
 
 _OUTSIDE = {
     "conv_stem.conv.weight": "stem.filter",
