@@ -36,10 +36,9 @@ from matryo.evaluate.intervals import F64, Bootstrap, Interval
 from matryo.evaluate.metrics import Metric
 from matryo.evaluate.store import Store
 from matryo.loading.model import Model
-from matryo.plan import Plan
+from matryo.train import importable
 from matryo.train.meter import operations
 from matryo.train.recipe import Recipe
-from matryo.train.start import make_schedule
 
 INNER, DEEP = "small", "five"
 SEQUENCE = 256
@@ -95,6 +94,9 @@ def written(given: Json) -> Path:
 
 def cost(given: Json) -> float:
     """Floating-point operations a token of all steps together."""
+    importable.install()
+    from matryo.train.start import make_schedule
+
     shape = TextConfig.from_json({"model_type": "gemma3n_text", **config()["text_config"]})
     made = Recipe.from_file(written(given))
     schedule, shares = make_schedule(made, shape), made.objective.nesting == "shared"
@@ -131,7 +133,7 @@ def compared(asked: Asked, cache: Path, models: Mapping[str, Model], store: Stor
         items, left_out = evaluator.items([question.row for question in questions])
         if left_out:
             raise SystemExit(f"error: {asked.name}: {left_out[0]}")
-        found = evaluator.results(_plan(models[name], size), items)
+        found = evaluator.results(models[name].plan(size), items)
         columns.append(metric.columns(items, [found[item.key] for item in items]))
     bootstrap = Bootstrap(len(columns[0]), SEED)
     return {
@@ -155,11 +157,6 @@ def more_bits(bootstrap: Bootstrap, metric: Metric, ours: F64, theirs: F64) -> I
     return bootstrap.combined([ours, theirs], value)
 
 
-def _plan(model: Model, size: str) -> Plan:
-    widths = {"layers": list(range(5)), "ffn_width": WIDTHS["large"]}
-    return Plan.from_json(widths, model.config) if size == DEEP else model.plan(size)
-
-
 def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -173,8 +170,8 @@ def main() -> None:
     cache, output = arguments.cache.resolve(), arguments.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     width = recipe(cache, output, "width", arguments.steps, arguments.rows)
-    one_of_depth = cost(recipe(cache, output, "depth", 1, arguments.rows))
-    depth = round(cost(width) / one_of_depth)
+    a_step = cost(recipe(cache, output, "depth", 1, arguments.rows))
+    depth = round(cost(width) / a_step)
     runs = {
         "width": width,
         "alone": recipe(cache, output, "alone", arguments.steps, arguments.rows),
@@ -198,7 +195,7 @@ def main() -> None:
                 "operations_a_token": cost(given),
                 "effective_parameters": effective(
                     models[name],
-                    {size: _plan(models[name], size) for run, size in COMPARED if run == name},
+                    {size: models[name].plan(size) for run, size in COMPARED if run == name},
                 ),
             }
             for name, given in runs.items()

@@ -81,14 +81,14 @@ class Answer:
         return self._soon(lambda: _at_least(least, self._decided()))
 
     def under(self, limit: int) -> list[Decision]:
-        """Those that knew the limit, as soon as one of them found less resident."""
+        """Those that knew the limit, as soon as there are five and the last found less resident."""
 
         def known() -> list[Decision]:
             seen = [
                 one for one in self._decided()
                 if one.reading.memory_limit is not None and one.reading.memory_limit <= limit
             ]  # fmt: skip
-            return seen if any(one.reading.resident_bytes <= limit for one in seen) else []
+            return seen if seen[4:] and seen[-1].reading.resident_bytes <= limit else []
 
         return self._soon(known)
 
