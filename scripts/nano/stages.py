@@ -6,7 +6,9 @@ is there already is kept, so that a run that was stopped continues.
 
     vision  the picture encoder alone: which concept is it?
     sound   the sound encoder alone: which letters are heard?
-    words   the decoder on everything; a decoder that knows nothing yet would spoil the encoders
+    words   the decoder on everything, with the picture encoder, which goes on learning concepts, and
+            the projection of sound; a decoder that knows nothing yet would spoil an encoder that
+            learned through it alone
 """
 
 from __future__ import annotations
@@ -26,15 +28,17 @@ from scripts.nano.shape import config, plans
 from matryo.speech.prompts import LANGUAGES, speech_prompt
 
 SIDE = 64
-TEXTS = {"translate": 0.6, "facts": 0.12, "words": 0.1, "prose": 0.13, "talk": 0.05}
+TEXTS = {"translate": 0.64, "facts": 0.14, "words": 0.09, "prose": 0.09, "talk": 0.04}
 SEEN, HEARD, ASKED = "seen", "heard", "asked"  # files that are made here, see `main`
+LABELLED = {"easy_vqa": 0.12, "flags": 0.08}  # pictures that have no captions, but show something
 PICTURES = {
-    SEEN: 0.55, "easy_vqa": 0.15, "emoji_choice": 0.08, "emoji_keywords": 0.07,
-    "emoji_yes_no": 0.08, "flags": 0.07,
+    SEEN: 0.69, "easy_vqa": 0.145, "emoji_choice": 0.055, "emoji_keywords": 0.036,
+    "emoji_yes_no": 0.037, "flags": 0.037,
 }  # fmt: skip
 SPEECH = {"prompts": 0.25, "espeak": 0.65, "kokoro": 0.1}
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _TOO_OFTEN = 400  # concepts
+_NO_LABEL = {"yes", "no"}
 RUNGS = {"tiny": 0.18, "small": 0.18, "medium": 0.18, "large": 0.46}
 
 
@@ -51,16 +55,21 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
     train = cache / "train"
     speech = [name for name in SPEECH if (train / f"{name}.jsonl").exists()]
     _write_once(output / f"{SEEN}.jsonl", _seen(train))
+    for name in LABELLED:
+        if (train / f"{name}.jsonl").exists():
+            _write_once(output / f"{SEEN}_{name}.jsonl", _labelled(train, name))
+    shown = {SEEN: 1 - sum(LABELLED.values())}
+    shown |= {f"{SEEN}_{name}": weight for name, weight in LABELLED.items()}
     pictures = {name: output if name == SEEN else train for name in PICTURES}
     found = {
         "vision": _recipe(
-            cache, output, "vision", None, _mix(output, {SEEN: 1.0}, 1.0), ["emoji"],
-            {"decoder": False, "classes": 1.0}, encoder, steps=2400, rows=64, accumulate=1,
+            cache, output, "vision", None, _mix(output, shown, 1.0), ["emoji"],
+            {"decoder": False, "classes": 1.0}, encoder, steps=7200, rows=64, accumulate=1,
             freeze=["text", "audio"],
         ),
     }  # fmt: skip
     mix: list[tuple[Mapping[str, float], Path | Mapping[str, Path], float]] = [
-        (TEXTS, train, 0.65), (PICTURES, pictures, 0.35),
+        (TEXTS, train, 0.4), (PICTURES, pictures, 0.6),
     ]  # fmt: skip
     held_out = ["translate", "emoji"]
     if speech:
@@ -71,19 +80,19 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
         heard = [f"transcribe_{name}" for name in speech]
         found["sound"] = _recipe(
             cache, output, "sound", "vision", _mix(output, clips, 1.0), heard,
-            {"decoder": False, "ctc": 1.0}, encoder, steps=2000, rows=16, accumulate=1,
+            {"decoder": False, "ctc": 1.0}, encoder, steps=5200, rows=16, accumulate=1,
             freeze=["text", "vision"],
         )  # fmt: skip
         mix = [
-            (TEXTS, train, 0.45), (PICTURES, pictures, 0.3), (clips, output, 0.15),
-            ({ASKED: 1.0}, output, 0.1),
+            (TEXTS, train, 0.22), (PICTURES, pictures, 0.55), (clips, output, 0.17),
+            ({ASKED: 1.0}, output, 0.06),
         ]  # fmt: skip
         held_out += heard
     found["words"] = _recipe(
         cache, output, "words", list(found)[-1],
         [one for weights, places, total in mix for one in _mix(places, weights, total)], held_out,
-        {"mode": "sample", "rungs": RUNGS, "mixes": 0.1}, decoder, steps=2400, rows=16,
-        accumulate=4, freeze=["vision", "audio"],
+        {"mode": "sample", "rungs": RUNGS, "mixes": 0.1, "classes": 0.5}, decoder, steps=4000,
+        rows=16, accumulate=4, freeze=["audio_tower"],
     )  # fmt: skip
     found[list(found)[-1]]["export"]["packed"] = ["q8"]
     if quick:
@@ -199,6 +208,24 @@ def _seen(train: Path) -> Iterator[Row]:
     for row in _together(rows, "image", train):
         shared = sorted(w for w in words.get(row["concept"], ()) if 1 < often[w] < _TOO_OFTEN)
         yield {"messages": row["messages"], "concept": [row["concept"], *shared]}
+
+
+def _labelled(train: Path, name: str) -> Iterator[Row]:
+    """Pictures, each with all that is asked about it, and as concepts what is answered in English:
+    a shape, a colour, a country.
+    """
+    answers: dict[str, set[str]] = {}
+    rows = files.read(train / f"{name}.jsonl")
+    for row in rows:
+        (picture,) = files.media(row)
+        answer = files.answer(row).casefold()
+        if row["lang"] == "en" and answer not in _NO_LABEL:
+            answers.setdefault(picture, set()).add(answer)
+    pictures = [files.media(row)[0] for row in rows]
+    together = _together(rows, "image", train)
+    for picture, row in zip(dict.fromkeys(pictures), together, strict=True):
+        if picture in answers:
+            yield {"messages": row["messages"], "concept": sorted(answers[picture])}
 
 
 def _heard(train: Path, name: str) -> Iterator[Row]:

@@ -103,6 +103,21 @@ def test_backgrounds_vary_and_are_often_white() -> None:
     assert 50 < white < 110
 
 
+def test_pictures_to_learn_from_are_transparent() -> None:
+    pytest.importorskip("pyvips")  # a tool of the build, not of the package
+    document = (
+        b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8" width="80" height="80">'
+        b'<rect x="2" y="2" width="4" height="4" fill="#f00"/></svg>'
+    )
+    alone = pictures.draw(document, None)
+    placed = pictures.draw(document, rows.generator("a pale one"))
+    assert alone is not None and placed is not None
+    assert alone.shape == (pictures.SIDE, pictures.SIDE, 4) and placed.shape[2] == 3
+    middle = pictures.SIDE // 2
+    assert alone[0, 0, 3] == 0 and (alone[middle, middle] == [255, 0, 0, 255]).all()
+    assert (placed[middle, middle] == [255, 0, 0]).all()
+
+
 def test_clips_lose_their_silence_and_have_one_loudness() -> None:
     sound = np.zeros(16_000, np.float32)
     sound[6000:9000] = 0.1 * np.sin(np.arange(3000) / 5)

@@ -92,11 +92,34 @@ def test_stages_start_from_each_other_and_wait_for_speech(cache: Path) -> None:
     assert split_answer(asked[1]["messages"][1]["content"], "en") == ("Uno", "One")
 
 
+def test_pictures_without_captions_are_labelled_with_english_answers(cache: Path) -> None:
+    rows = [
+        emoji_row("s", "", "Circle"),
+        emoji_row("s", "", "yes"),
+        emoji_row("s", "", "cercle", "fr"),
+        emoji_row("t", "", "no"),  # shows nothing that has a name
+        emoji_row("u", "", "red"),
+    ]
+    (cache / "train/easy_vqa.jsonl").write_text("\n".join(rows))
+    output = cache / "out"
+    output.mkdir()
+    mix = stages(cache, output)["vision"]["data"]["mix"]
+    assert [Path(source["files"][0]).name for source in mix] == [
+        "seen.jsonl",
+        "seen_easy_vqa.jsonl",
+    ]
+    lines = (output / "seen_easy_vqa.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [row["concept"] for row in found] == [["circle"], ["red"]]
+    assert [len(row["messages"]) for row in found] == [6, 2]
+    assert found[1]["messages"][0]["content"][0]["image"].endswith("/u.png")
+
+
 def test_a_recipe_that_is_there_is_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["stages", str(cache), str(cache / "out")])
     main()
     path = cache / "out" / "vision.yaml"
-    path.write_text(path.read_text().replace("2400", "9"))
+    path.write_text(path.read_text().replace('"steps": 7200', '"steps": 9'))
     main()
     assert Recipe.from_file(path).schedule.steps == 9
     assert json.loads((cache / "tokenizer/preprocessor_config.json").read_text())["size"]

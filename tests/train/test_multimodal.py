@@ -69,6 +69,11 @@ def test_stages_follow_each_other_and_frozen_parts_stay(tmp_path: Path) -> None:
     assert first.keys() == second.keys()
     changed = {name for name in first if not torch.equal(first[name], second[name])}
     assert changed and all(".language_model." in name for name in changed)
+    frozen = "model.freeze=[text, vision_tower, audio_tower]"
+    run(path, *settings, frozen, "output=third", "schedule.steps=4")
+    third = load_file(tmp_path / "third/hf/model.safetensors")
+    changed = {name for name in first if not torch.equal(first[name], third[name])}
+    assert changed and all(".embed_vision." in name or ".embed_audio." in name for name in changed)
 
 
 def test_a_stopped_run_continues_with_its_pictures_and_heads(tmp_path: Path) -> None:
@@ -97,7 +102,7 @@ def test_classes_and_letters_are_learned() -> None:
         optimizer.zero_grad()
         (shown + said).backward()
         optimizer.step()
-    assert heads.right(soft, [["dog"], ["fox"]]) == (1, 1)
+    assert heads.right(soft, [["dog"], ["fox"]], ["cat", "dog", "fox"]) == (1, 1)
     assert heads.heard(soft, [3, 1]) == ["aba", "ab"]
     # What no head knows, and what does not fit into its sound, teaches nothing.
     assert heads.classes(soft, [["fox"], []]) is None
@@ -114,8 +119,11 @@ def test_the_labels_of_a_picture_are_equally_likely() -> None:
     assert both.item() == pytest.approx((each[0] + each[1]).item() / 2)
     # A label that was not trained on counts for nothing.
     assert heads.classes(soft, [["pet", "cat", "fox"]]) == both
-    best = max(heads.labels, key=lambda name: heads.right(soft, [[name]])[0])
-    assert heads.right(soft, [["fox", best]]) == (1, 1)
+    best = max(heads.labels, key=lambda name: heads.right(soft, [[name]], heads.labels)[0])
+    assert heads.right(soft, [["fox", best]], heads.labels) == (1, 1)
+    other = next(name for name in heads.labels if name != best)
+    assert heads.right(soft, [[other]], heads.labels) == (0, 1)
+    assert heads.right(soft, [[other]], [other, "fox"]) == (1, 1)  # the best is no answer here
 
 
 def test_a_recipe_that_cannot_run_says_why(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def names_of(sources: Path, artist: str) -> dict[str, str]:
 def drawn(
     sources: Path, artist: str, concepts: Sequence[Concept], target: Path
 ) -> Iterator[Drawing]:
-    """Draw every concept that a set has, into `target/pics`."""
+    """Draw every concept that a set has, into `target/pics`; only the unseen artist's pictures get
+    a background.
+    """
     folder = sources / f"art-{artist}"
     names, icons = names_of(sources, artist), pictures.icon_set(folder)
     for concept in concepts:
@@ -77,7 +79,8 @@ def drawn(
             continue
         file = f"pics/{artist}-{concept.key}.png"
         if not (target / file).exists():
-            picture = pictures.draw(document, rows.generator(file))
+            background = rows.generator(file) if artist == UNSEEN else None
+            picture = pictures.draw(document, background)
             if picture is None:
                 continue
             pictures.save(picture, target / file)

@@ -53,7 +53,8 @@ def drawn(sources: Path, artist: str, codes: list[str], target: Path) -> Iterato
             continue
         file = f"pics/flag-{artist}-{code.lower()}.png"
         if not (target / file).exists():
-            picture = pictures.draw(document, rows.generator(file))
+            background = rows.generator(file) if artist == emoji.UNSEEN else None
+            picture = pictures.draw(document, background)
             if picture is None:
                 continue
             pictures.save(picture, target / file)

@@ -1,7 +1,9 @@
-"""Pictures from vector drawings: 96 x 96 RGB on a background of their own.
+"""Pictures from vector drawings: 96 x 96, transparent, or RGB on a background of their own.
 
 In: icon sets as iconify packs them (`icons.json`: SVG bodies and sizes). Out: PNG files. The model
-sees 64 x 64; the rest is room for crops while training. Two of five backgrounds are white.
+sees 64 x 64; the rest is room for crops while training. Two of five backgrounds are white. Pictures
+to learn from are transparent, because a background that never changes is enough to know a picture
+by; the trainer puts them on another one each time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy.typing as npt
 SIDE = 96
 MARGIN = 4
 
-Picture = npt.NDArray[np.uint8]  # (SIDE, SIDE, 3)
+Picture = npt.NDArray[np.uint8]  # (SIDE, SIDE, 3), or 4 with transparency
 
 
 @cache
@@ -66,8 +68,10 @@ def background(rng: random.Random) -> Picture:
     return np.broadcast_to(picture, (SIDE, SIDE, 3)).round().astype(np.uint8)
 
 
-def draw(document: bytes, rng: random.Random) -> Picture | None:
-    """The drawing in the middle of a background, None if it cannot be drawn or is empty."""
+def draw(document: bytes, rng: random.Random | None) -> Picture | None:
+    """The drawing in the middle of a background that `rng` draws, or of a transparent one; None if
+    it cannot be drawn or is empty.
+    """
     import pyvips  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
     try:
@@ -78,9 +82,14 @@ def draw(document: bytes, rng: random.Random) -> Picture | None:
     pixels = flat.reshape(drawing.height, drawing.width, drawing.bands)
     if drawing.bands != 4 or not pixels[..., 3].any():
         return None
-    picture = background(rng).astype(float)
     top, left = (SIDE - drawing.height) // 2, (SIDE - drawing.width) // 2
-    place = picture[top : top + drawing.height, left : left + drawing.width]
+    inside = slice(top, top + drawing.height), slice(left, left + drawing.width)
+    if rng is None:
+        layer = np.zeros((SIDE, SIDE, 4), np.uint8)
+        layer[inside] = pixels
+        return layer
+    picture = background(rng).astype(float)
+    place = picture[inside]
     alpha = pixels[..., 3:] / 255.0
     place[:] = place * (1 - alpha) + pixels[..., :3] * alpha
     return picture.round().astype(np.uint8)

@@ -76,14 +76,22 @@ class Auxiliary(torch.nn.Module):
         scores = self.show(soft[list(known)].mean(1))
         return functional.cross_entropy(scores, targets, label_smoothing=0.1)
 
-    def right(self, soft: torch.Tensor, shown: Sequence[Sequence[str]]) -> tuple[int, int]:
+    def right(
+        self, soft: torch.Tensor, shown: Sequence[Sequence[str]], among: Iterable[str]
+    ) -> tuple[int, int]:
         """How many pictures are recognised, of how many with a known label: the likeliest label is
         one of theirs.
+
+        among: the labels that are answers; those that the pictures to learn from have besides, the
+        words of a caption beside its concept, are not
         """
         known = self._known(shown)
         if not known:
             return 0, 0
-        best = self.show(soft[list(known)].mean(1)).argmax(-1).tolist()
+        scores = self.show(soft[list(known)].mean(1))
+        answers = torch.full_like(scores[0], -torch.inf)
+        answers[[self.labels[name] for name in among if name in self.labels]] = 0
+        best = (scores + answers).argmax(-1).tolist()
         hits = [one in labels for one, labels in zip(best, known.values(), strict=True)]
         return sum(hits), len(hits)
 

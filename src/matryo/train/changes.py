@@ -24,14 +24,12 @@ def changed_pixels(rgba: U8, side: int, strength: float, rng: np.random.Generato
     from matryo.inputs.image import to_pixels
 
     size = rgba.shape[0]
-    background = np.full(3, 255.0)
-    if rng.random() < 0.5 * strength:
-        background = rng.uniform(0, 255, 3)
+    background = _background(side, strength, rng)
     # What is seen of the picture: from four fifths of it to half as much again.
     seen = size * np.exp(rng.uniform(-0.25, 0.35) * strength)
     ratio = np.exp(rng.uniform(-0.12, 0.12) * strength)
     shift = rng.uniform(-0.5, 0.5, 2) * np.abs(size - seen) + rng.normal(0, 0.02 * strength, 2)
-    turn = rng.normal(0, 0.08) * strength
+    turn = rng.normal(0, 0.12) * strength
     c, s = np.cos(turn) * seen / side, np.sin(turn) * seen / side
     middle = size / 2 + shift
     half = side / 2
@@ -46,13 +44,32 @@ def changed_pixels(rgba: U8, side: int, strength: float, rng: np.random.Generato
     )
     small = np.asarray(moved.resize((side, side), Image.Resampling.BOX), np.float32)
     alpha = small[..., 3:] / 255
-    rgb = small[..., :3] * alpha + background.astype(np.float32) * (1 - alpha)
+    rgb = small[..., :3] * alpha + background * (1 - alpha)
     gain = 1 + rng.uniform(-0.25, 0.25, 3) * strength * (rng.random() < 0.8)
     offset = rng.uniform(-30, 30) * strength
     rgb = np.clip(rgb * gain + offset, 0, 255)
-    if rng.random() < 0.1 * strength:
-        rgb = np.repeat(rgb.mean(2, keepdims=True), 3, axis=2)
+    if rng.random() < 0.6 * strength:  # some artists draw in paler colours
+        grey = rgb.mean(2, keepdims=True)
+        rgb = np.clip(grey + (rgb - grey) * rng.uniform(0, 1.5), 0, 255)
     return to_pixels(np.rint(rgb).astype(np.uint8))
+
+
+def _background(side: int, strength: float, rng: np.random.Generator) -> F32:
+    """White, a colour, pale more often than not, or a change from one to another; it broadcasts to
+    (side, side, 3).
+    """
+    first = np.full((1, 1, 3), 255, np.float32)
+    if rng.random() > 0.6 * strength:
+        return first
+    darkest = 0 if rng.random() < 0.35 else 160
+    first, second = (rng.uniform(darkest, 255, (1, 1, 3)).astype(np.float32) for _ in range(2))
+    if rng.random() < 0.5:
+        return first
+    ramp = np.linspace(0, 1, side, dtype=np.float32)[:, None, None]
+    if rng.random() < 0.5:
+        ramp = ramp.transpose(1, 0, 2)
+    changing: F32 = first + (second - first) * ramp
+    return changing
 
 
 def changed_sound(
@@ -77,10 +94,10 @@ def changed_sound(
     if rng.random() < 0.35 * strength:
         out[:, _bin_of(rng.uniform(*_NARROW_HZ), bins) :] = SILENCE
     for _ in range(2):
-        width = int(rng.integers(0, max(1, int(bins * 0.12 * strength)) + 1))
+        width = int(rng.integers(0, int(bins * 0.12 * strength) + 1))
         start = int(rng.integers(0, bins - width + 1))
         out[:, start : start + width] = out.mean()
-        width = int(rng.integers(0, max(1, min(int(sound * 0.08 * strength), 30)) + 1))
+        width = int(rng.integers(0, min(int(sound * 0.08 * strength), 30) + 1))
         start = int(rng.integers(0, sound - width + 1))
         out[start : start + width] = out.mean()
     return np.maximum(out, np.float32(SILENCE)), sound

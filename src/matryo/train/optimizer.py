@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from matryo.train import exchange
 from matryo.train.nested import LanguageModel
 from matryo.train.recipe import OptimizerRecipe
 from matryo.train.shard import part_of, whole
@@ -48,16 +49,13 @@ class Muon(torch.optim.Optimizer):
             # A layer that no plan of this step had is without one. By size, so that matrices that
             # are handled at the same time take the same time.
             moved = sorted((w for w in group["params"] if w.grad is not None), key=torch.numel)
-            for first in range(0, len(moved), processes):
-                together = moved[first : first + processes]
+            for together in exchange.messages(moved, processes):
                 updates = [whole(self._ahead(weight)).contiguous() for weight in together]
-                if mine < len(updates):
-                    ahead = updates[mine]
-                    flat = orthogonalised(ahead.reshape(len(ahead), -1))
-                    updates[mine] = flat.reshape(ahead.shape).contiguous()
-                for owner, (weight, update) in enumerate(zip(together, updates, strict=True)):
-                    if split:
-                        torch.distributed.broadcast(update, owner)
+                for ahead in updates[mine::processes]:
+                    ahead.copy_(orthogonalised(ahead.reshape(len(ahead), -1)).view_as(ahead))
+                for owner in range(processes if split else 0):
+                    exchange.broadcast(updates[owner::processes], owner)
+                for weight, update in zip(together, updates, strict=True):
                     rows, columns = len(update), update[0].numel()
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
                     rate = group["lr"] * max(1.0, rows / columns) ** 0.5

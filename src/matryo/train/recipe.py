@@ -35,14 +35,15 @@ class ModelRecipe:
 
     plans: rungs by name, {"layers": [...], "ffn_width": [...] or one number}; absent: those of
     `start`'s plans.json · tokenizer: the directory of a tokenizer.json; absent: `start`, or the
-    embedded model's · freeze: parts that do not learn
+    embedded model's · freeze: parts that do not learn; a `_tower` is an encoder without its
+    projection into the decoder
     """
 
     start: Path | None = None
     config: dict[str, Any] = field(default_factory=dict)
     plans: dict[str, Any] = field(default_factory=dict)
     tokenizer: Path | None = None
-    freeze: tuple[Literal["text", "vision", "audio"], ...] = ()
+    freeze: tuple[Literal["text", "vision", "audio", "vision_tower", "audio_tower"], ...] = ()
 
     def __post_init__(self) -> None:
         if (self.start is None) == (not self.config):

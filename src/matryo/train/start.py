@@ -39,6 +39,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "text": ("language_model.", "lm_head."),
     "vision": ("vision_tower.", "embed_vision."),
     "audio": ("audio_tower.", "embed_audio."),
+    # Without the projection into the decoder.
+    "vision_tower": ("vision_tower.",),
+    "audio_tower": ("audio_tower.",),
 }
 
 

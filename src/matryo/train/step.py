@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from matryo.errors import ConfigError
 from matryo.plan import Plan
+from matryo.train import exchange
 from matryo.train.auxiliary import Auxiliary
 from matryo.train.batch import Batch, make_batch
 from matryo.train.data import Corpus
@@ -161,9 +162,8 @@ def _agree(
     for weight, wanted in zip(weights, there.tolist(), strict=True):
         if wanted and weight.grad is None:
             weight.grad = torch.zeros_like(weight)
-        if wanted and reduce and weight.grad is not None:
-            torch.distributed.all_reduce(weight.grad)
-            weight.grad /= accelerator.num_processes
+    if reduce:
+        exchange.average([weight.grad for weight in weights if weight.grad is not None])
 
 
 def _beside(
@@ -193,11 +193,11 @@ def _reported(
 ) -> dict[str, dict[str, float]]:
     if accelerator.num_processes > 1:
         torch.distributed.all_reduce(sums)
-        for weight in objective.parameters():
-            # The same ones everywhere, for the plans are; split ones were added up on their way.
-            if weight.grad is not None and not isinstance(weight.grad, DTensor):
-                torch.distributed.all_reduce(weight.grad)
-                weight.grad /= accelerator.num_processes
+        # The same ones everywhere, for the plans are; split ones were added up on their way.
+        gradients = [weight.grad for weight in objective.parameters()]
+        exchange.average(
+            [one for one in gradients if one is not None and not isinstance(one, DTensor)]
+        )
     means = (sums / accelerator.num_processes).cpu().tolist()
     values: dict[str, dict[str, float]] = {"losses": {}, "divergences": {}, "distances": {}}
     for number, one in enumerate(passes):
@@ -231,6 +231,7 @@ def evaluate(
     places = np.linspace(0, corpus.num_rows(sequence) - 1, count).round().astype(int)
     samples = [corpus.row(int(place), sequence) for place in places]
     samples.sort(key=lambda sample: -len(sample.ids))
+    answers = {label for sample in samples for label in sample.labels}
     objective.eval()
     device = objective.model.device
     sums, total = dict.fromkeys(rungs, 0.0), 0
@@ -249,7 +250,7 @@ def evaluate(
                 encode(objective.model, batch.media)
             soft = encoders.soft.take()
             if "vision" in soft and encoders.auxiliary.labels:
-                hits, of = encoders.auxiliary.right(soft["vision"], batch.shown)
+                hits, of = encoders.auxiliary.right(soft["vision"], batch.shown, answers)
                 right, known = right + hits, known + of
             if "audio" in soft:
                 counts = num_tokens(batch, encoders.frames_per_token)
