@@ -6,9 +6,8 @@ is there already is kept, so that a run that was stopped continues.
 
     vision  the picture encoder alone: which concept is it?
     sound   the sound encoder alone: which letters are heard?
-    words   the decoder on everything, with the picture encoder, which goes on learning concepts, and
-            the projection of sound; a decoder that knows nothing yet would spoil an encoder that
-            learned through it alone
+    words   the decoder on everything, and the projections into it; a decoder that knows nothing yet
+            would spoil the encoders
 """
 
 from __future__ import annotations
@@ -91,8 +90,8 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
     found["words"] = _recipe(
         cache, output, "words", list(found)[-1],
         [one for weights, places, total in mix for one in _mix(places, weights, total)], held_out,
-        {"mode": "sample", "rungs": RUNGS, "mixes": 0.1, "classes": 0.5}, decoder, steps=4000,
-        rows=16, accumulate=4, freeze=["audio_tower"],
+        {"mode": "sample", "rungs": RUNGS, "mixes": 0.1}, decoder, steps=4000, rows=16,
+        accumulate=4, freeze=["vision_tower", "audio_tower"],
     )  # fmt: skip
     found[list(found)[-1]]["export"]["packed"] = ["q8"]
     if quick:
