@@ -219,10 +219,9 @@ def _labelled(train: Path, name: str) -> Iterator[Row]:
         (picture,) = files.media(row)
         answer = files.answer(row).casefold()
         if row["lang"] == "en" and answer not in _NO_LABEL:
-            answers.setdefault(picture, set()).add(answer)
-    pictures = [files.media(row)[0] for row in rows]
-    together = _together(rows, "image", train)
-    for picture, row in zip(dict.fromkeys(pictures), together, strict=True):
+            answers.setdefault(str(train / picture), set()).add(answer)  # as `_together` has it
+    for row in _together(rows, "image", train):
+        (picture,) = files.media(row)
         if picture in answers:
             yield {"messages": row["messages"], "concept": sorted(answers[picture])}
 

@@ -78,13 +78,8 @@ def drawn(
         if document is None:
             continue
         file = f"pics/{artist}-{concept.key}.png"
-        if not (target / file).exists():
-            background = rows.generator(file) if artist == UNSEEN else None
-            picture = pictures.draw(document, background)
-            if picture is None:
-                continue
-            pictures.save(picture, target / file)
-        yield Drawing(concept, artist, file)
+        if pictures.make(document, target, file, on_background=artist == UNSEEN):
+            yield Drawing(concept, artist, file)
 
 
 def caption(drawing: Drawing, language: str) -> rows.Row:

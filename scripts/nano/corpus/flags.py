@@ -52,13 +52,8 @@ def drawn(sources: Path, artist: str, codes: list[str], target: Path) -> Iterato
         if document is None:
             continue
         file = f"pics/flag-{artist}-{code.lower()}.png"
-        if not (target / file).exists():
-            background = rows.generator(file) if artist == emoji.UNSEEN else None
-            picture = pictures.draw(document, background)
-            if picture is None:
-                continue
-            pictures.save(picture, target / file)
-        yield code, file
+        if pictures.make(document, target, file, on_background=artist == emoji.UNSEEN):
+            yield code, file
 
 
 def question(file: str, names: dict[str, str], language: str) -> rows.Row:

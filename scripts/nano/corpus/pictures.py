@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scripts.nano.corpus import rows
 
 SIDE = 96
 MARGIN = 4
@@ -93,6 +94,19 @@ def draw(document: bytes, rng: random.Random | None) -> Picture | None:
     alpha = pixels[..., 3:] / 255.0
     place[:] = place * (1 - alpha) + pixels[..., :3] * alpha
     return picture.round().astype(np.uint8)
+
+
+def make(document: bytes, target: Path, file: str, *, on_background: bool) -> bool:
+    """Draw `target / file` if it is not there yet; whether it is there now.
+
+    on_background: on one that depends on `file` alone, else transparent
+    """
+    path = target / file
+    if not path.exists():
+        picture = draw(document, rows.generator(file) if on_background else None)
+        if picture is not None:
+            save(picture, path)
+    return path.exists()
 
 
 def save(picture: Picture, path: Path) -> None:
