@@ -13,6 +13,7 @@ SOVIT_TORCH = (*sovit.OURS, "torch_pictures:f32", "torch_pictures:sovit_f32")  #
 OPENVINO = (*picture.OURS, *picture.RIVALS["openvino"])
 ORT = (*picture.OURS, *picture.RIVALS["onnxruntime"])
 TORCH = (*picture.OURS, "torch_pictures:f32")
+COMPILED = (*picture.OURS, "torch_pictures:compiled")
 
 STEPS = (
     Step("agreement-pictures", "encoder_agreement", ("picture-256",), (*ORT, *OPENVINO), 1, 120,
@@ -31,6 +32,9 @@ STEPS = (
     Step("picture-timm-768", "picture", ("timm",), TORCH, 2, 130, "768"),
     Step("picture-timm-512", "picture", ("timm",), TORCH, 5, 120, "512"),
     Step("picture-timm-256", "picture", ("timm",), TORCH, 7, 90, "256"),
+    Step("picture-compiled-768", "picture", ("timm",), COMPILED, 2, 240, "768"),
+    Step("picture-compiled-512", "picture", ("timm",), COMPILED, 3, 200, "512"),
+    Step("picture-compiled-256", "picture", ("timm",), COMPILED, 3, 160, "256"),
     Step("sound-5", "sound", (), sound.CONTENDERS[:3], 5, 120, "of 5 s"),
     Step("sound-30", "sound", (), sound.CONTENDERS[:3], 3, 180, "30"),
     Step("sound-120", "sound", (), sound.CONTENDERS[:2], 2, 100, "120"),

@@ -89,7 +89,7 @@ struct ScaledCodes {
   const uint8_t* panels;        // this block's part of the first panel
   int64_t panel_stride;         // bytes
   int32_t num_panels;
-  int64_t depth;        // a multiple of 8
+  int64_t depth;        // a multiple of 8, at most 256: integer sums are exact as floats
   const uint8_t* next;  // what the caller reads next: on its way while the last panel is worked on
   float* sums;
   int64_t sums_stride;

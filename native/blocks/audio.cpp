@@ -105,13 +105,13 @@ void audio_project(const AudioProjection& call, const float* x, int64_t frames,
   for_pieces(frames, [&](int64_t start, int64_t count) {
     const float* from = x + start * depth;
     pool().run([&](Worker& worker) {
-      pack_phase(worker, rooms, packed, count, depth, [&](int64_t t, float* row) {
-        if (call.norm == nullptr) {
-          std::copy_n(from + t * depth, depth, row);
-        } else {
+      if (call.norm == nullptr) {
+        pack_phase(worker, packed, count, from, depth);
+      } else {
+        pack_phase(worker, rooms, packed, count, depth, [&](int64_t t, float* row) {
           clipped_norm_row(from + t * depth, depth, call.norm, call.clip, call.eps, row);
-        }
-      });
+        });
+      }
       worker.barrier();
       multiply_phase(worker, rooms, call.ws, call.count, packed, count, chunk_panels(count),
                      [&](int64_t i, const Tile& tile) {
@@ -136,8 +136,7 @@ void audio_add(const AudioAddition& call, const float* x, const float* residual,
     const float *from = x + start * depth, *added = residual + start * width;
     float* to = out + start * width;
     pool().run([&](Worker& worker) {
-      pack_phase(worker, rooms, packed, count, depth,
-                 [&](int64_t t, float* row) { std::copy_n(from + t * depth, depth, row); });
+      pack_phase(worker, packed, count, from, depth);
       worker.barrier();
       multiply_phase(worker, rooms, &call.w, 1, packed, count, chunk_panels(count),
                      [&](int64_t, const Tile& tile) { copy_tile(tile, total, stride); });

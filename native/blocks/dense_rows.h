@@ -142,6 +142,14 @@ void multiply_phase(Worker& worker, const TileRooms& rooms, const DenseView* ws,
 // Panels of a chunk: fewer where there are few rows and outputs may be cut anywhere.
 inline int64_t chunk_panels(int64_t rows) { return rows <= kRowUnit ? 4 : kChunkPanels; }
 
+// Phase: rows are packed as they are. Uses the chunk counter 1, no barrier inside.
+inline void pack_phase(Worker& worker, const PackedRows& packed, int64_t rows, const float* x,
+                       int64_t stride) {
+  for (int64_t first; (first = worker.next(1) * kRowUnit) < rows;) {
+    packed.pack_all(first, std::min(kRowUnit, rows - first), x + first * stride, stride);
+  }
+}
+
 // Phase: make(row, out (width)) gives one row at a time; they are packed. Uses the chunk counter 1,
 // no barrier inside.
 template <class Make>

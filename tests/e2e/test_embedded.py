@@ -26,6 +26,7 @@ def test_the_demo_sees_hears_and_translates_at_two_sizes(home: Path) -> None:
     assert len(done.stdout.splitlines()) == 2 * len(asked)
     for question in asked:
         assert question.about in done.stderr and question.label in done.stderr
+    assert "held out from training" in done.stderr
     assert re.search(r"^ *tiny +6 × 128 .* MB .*\d\.\d *$", done.stderr, re.MULTILINE)
     assert re.search(r"^ *large +8 × 512 .* MB .*\d\.\d *$", done.stderr, re.MULTILINE)
 
@@ -49,6 +50,7 @@ def test_the_demo_answers_what_it_is_asked(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2
     assert "What is a tree?" in done.stderr and "tiny" in done.stderr and "large" in done.stderr
+    assert "held out" not in done.stderr  # nobody knows that of what the user asks
 
 
 def test_info_without_a_path_is_about_it(home: Path) -> None:

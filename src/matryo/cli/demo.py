@@ -127,7 +127,7 @@ def demo(
         sizes = [one.to_json() for one in figures]
         write_json({"event": "end", "sizes": sizes, "resident_bytes": resident_bytes()})
     else:
-        _show_figures(screen, model, figures)
+        _show_figures(screen, model, figures, built_in=prompt is None)
 
 
 def _answer(
@@ -219,7 +219,9 @@ def _sketch(screen: Console, question: Question) -> None:
         screen.print(Padding(picture(question.file), (0, 2)))
 
 
-def _show_figures(screen: Console, model: Model, figures: Sequence[Figures]) -> None:
+def _show_figures(
+    screen: Console, model: Model, figures: Sequence[Figures], *, built_in: bool
+) -> None:
     from matryo.cli.answer import resident_bytes
     from matryo.cli.output import format_bytes, format_count, new_table
 
@@ -240,9 +242,16 @@ def _show_figures(screen: Console, model: Model, figures: Sequence[Figures]) -> 
     screen.print(table)
     screen.print(
         f"Memory of the weights; the whole process has {format_bytes(resident_bytes())}. "
-        f"Under {', '.join(sections)}: milliseconds to the first token, encoders included.\n"
-        "What is asked was held out from training and chosen because the model does better on it "
-        "than usual: docs/nano.md.\n"
+        f"Under {', '.join(sections)}: milliseconds to the first token, encoders included.",
+        style="dim",
+    )
+    if built_in:
+        screen.print(
+            "What is asked was held out from training and chosen because the model does better on "
+            "it than usual: docs/nano.md.",
+            style="dim",
+        )
+    screen.print(
         "Now yours: matryo demo PROMPT, matryo run PROMPT -a FILE, matryo transcribe FILE --to es",
         style="dim",
     )
