@@ -75,6 +75,18 @@ struct GatedRow {
   float mean, deviation, multiplier;  // of the gate; cut = mean + deviation · multiplier
 };
 
+// One token: raw products `logits` (n) become entropy · (p - label) + divergence · (p' - q) through
+// the cap, p = softmax(z), z = cap tanh(logits / cap), p' and q = softmax(z / temperature) of both
+// heads.
+struct HeadRow {
+  float* logits;
+  float* teacher;  // raw products, overwritten; null: no second term
+  int64_t n, label;
+  float cap, teacher_cap;  // 0: none
+  float entropy, divergence;
+  float temperature;
+};
+
 struct TrainingKernels {
   void (*norm_row_grad)(const NormGrad& call);
   void (*route_grad)(const RouteGrad& call);
@@ -88,6 +100,8 @@ struct TrainingKernels {
   // `out` may be x. With -sin it is the gradient.
   void (*rotate_row)(const float* x, const float* cosine, const float* sine, float sign,
                      int64_t half, float* out);
+  // losses: cross-entropy and KL(q || p'), both without their weights.
+  void (*head_row)(const HeadRow& call, float* losses);
   // out = (a + b) · gain. `out` may be either.
   void (*add_rows)(const float* a, const float* b, float gain, int64_t n, float* out);
 };

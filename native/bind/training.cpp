@@ -166,6 +166,28 @@ void gated_grad(ConstFloats2 gate, ConstFloats2 up, std::optional<float> multipl
   training_gated_grad(call, moments.data(), grad.data(), gate_grad.data(), up_grad.data());
 }
 
+void head(Floats2 logits, std::optional<Floats2> teacher, Array<const int64_t, 1> labels, float cap,
+          float teacher_cap, float entropy, float divergence, float temperature, Floats2 losses) {
+  Expect expect{"training_head"};
+  const int64_t tokens = size_of(logits, 0), vocabulary = size_of(logits, 1);
+  if (teacher.has_value()) expect("teacher", *teacher, {tokens, vocabulary});
+  expect("labels", labels, {tokens});
+  expect("losses", losses, {tokens, 2});
+  for (int64_t t = 0; t < tokens; ++t) {
+    const int64_t label = labels.data()[t];
+    if (label < 0 || label >= vocabulary) {
+      throw std::invalid_argument("training_head: label " + std::to_string(t) + " is " +
+                                  std::to_string(label) + ", expected one below " +
+                                  std::to_string(vocabulary));
+    }
+  }
+  const HeadRows call = {tokens,      vocabulary, labels.data(), cap,
+                         teacher_cap, entropy,    divergence,    temperature};
+  ReleasedGil release;
+  training_head(call, logits.data(), teacher.has_value() ? teacher->data() : nullptr,
+                losses.data());
+}
+
 Rotated rotated_of(Expect expect, ConstFloats3 x, ConstFloats1 weight, float eps,
                    ConstFloats2 cosine, ConstFloats2 sine) {
   const int64_t n = size_of(x, 2), positions = size_of(cosine, 0);
@@ -325,6 +347,9 @@ void bind_training(nb::module_& module) {
   module.def("training_gated_grad", &gated_grad, arg("gate").noconvert(), arg("up").noconvert(),
              arg("multiplier").none(), arg("moments").noconvert(), arg("grad").noconvert(),
              arg("gate_grad").noconvert(), arg("up_grad").noconvert());
+  module.def("training_head", &head, arg("logits").noconvert(), arg("teacher").none().noconvert(),
+             arg("labels").noconvert(), arg("cap"), arg("teacher_cap"), arg("entropy"),
+             arg("divergence"), arg("temperature"), arg("losses").noconvert());
   module.def("training_rotated", &rotated, arg("x").noconvert(), arg("weight").noconvert(),
              arg("eps"), arg("cosine").noconvert(), arg("sine").noconvert(),
              arg("out").noconvert());

@@ -183,6 +183,16 @@ void training_gated_grad(const Gated& call, const float* moments, const float* g
   });
 }
 
+void training_head(const HeadRows& call, float* logits, float* teacher, float* losses) {
+  const int64_t n = call.vocabulary;
+  for_each_token(call.tokens, [&](int64_t t) {
+    kernels().head_row(
+        {logits + t * n, teacher == nullptr ? nullptr : teacher + t * n, n, call.labels[t],
+         call.cap, call.teacher_cap, call.entropy, call.divergence, call.temperature},
+        losses + 2 * t);
+  });
+}
+
 void training_rotated(const Rotated& call, float* out) {
   const int64_t n = call.width;
   for_each_token(call.tokens, [&](int64_t t) {

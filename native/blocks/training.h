@@ -53,6 +53,15 @@ void training_gated(const Gated& call, float* act, float* moments);
 void training_gated_grad(const Gated& call, const float* moments, const float* grad,
                          float* gate_grad, float* up_grad);
 
+struct HeadRows {
+  int64_t tokens, vocabulary;
+  const int64_t* labels;  // (T), each below `vocabulary`
+  float cap, teacher_cap, entropy, divergence, temperature;
+};
+// As HeadRow in kernels_training.h, for all tokens: logits (T, V) become gradients, teacher (T, V)
+// is null or overwritten. losses (T, 2).
+void training_head(const HeadRows& call, float* logits, float* teacher, float* losses);
+
 struct Rotated {
   int64_t tokens, heads, width, positions;  // token t is at position t mod positions
   const float *x, *weight, *cosine, *sine;  // (positions, n), of which the first half is read

@@ -119,6 +119,24 @@ void test_gate(int64_t n) {
   }
 }
 
+void test_head(int64_t n) {
+  const std::vector<float> logits = random_floats(n), teacher = random_floats(n);
+  for (const float cap : {0.0f, 3.0f}) {
+    for (const float temperature : {1.0f, 2.0f}) {
+      for (const bool taught : {false, true}) {
+        expect_as_scalar("head_row", [&](const Kernels& table) {
+          std::vector<float> ours = logits, theirs = teacher, losses = guarded(2);
+          table.head_row({ours.data(), taught ? theirs.data() : nullptr, n, n / 2, cap, cap, 0.3f,
+                          0.7f, temperature},
+                         losses.data());
+          append(ours, losses);
+          return ours;
+        });
+      }
+    }
+  }
+}
+
 void test_rows(int64_t n) {
   const std::vector<float> x = random_floats(2 * n), cosine = random_floats(n),
                            sine = random_floats(n);
@@ -145,6 +163,7 @@ void test_training_kernels() {
     test_norm(n);
     test_streams(n);
     test_gate(n);
+    test_head(n);
     test_rows(n);
   }
 }

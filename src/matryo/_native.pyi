@@ -289,6 +289,17 @@ def training_gated_grad(
     gate_grad: F32,
     up_grad: F32,
 ) -> None: ...
+def training_head(
+    logits: F32,
+    teacher: F32 | None,
+    labels: npt.NDArray[np.int64],
+    cap: float,
+    teacher_cap: float,
+    entropy: float,
+    divergence: float,
+    temperature: float,
+    losses: F32,
+) -> None: ...
 def training_rotated(
     x: F32,
     weight: F32,

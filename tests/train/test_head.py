@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from matryo.train import head
 from matryo.train.head import IGNORED, Head, head_loss
 
 N, D, V = 23, 12, 37
@@ -45,6 +46,15 @@ def plain(given: dict[str, Any], cap: float, ce: float, kl: float, heat: float) 
     return ce * cross_entropy + kl * heat**2 * divergence
 
 
+@pytest.fixture(params=["native", "plain"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to go over the logits."""
+    assert head._native() is not None
+    if request.param == "plain":
+        monkeypatch.setattr(head, "_native", lambda: None)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("rows", [1, 4, 5, 100])
 @pytest.mark.parametrize("cap", [0.0, 3.0])
 @pytest.mark.parametrize(("ce", "kl", "heat"), [(1.0, 0.0, 1.0), (0.3, 0.7, 2.0), (0.0, 1.0, 1.0)])
@@ -70,6 +80,38 @@ def test_equals_the_plain_loss(rows: int, cap: float, ce: float, kl: float, heat
         assert torch.allclose(got_grad, wanted_grad, rtol=1e-4, atol=1e-6), name
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("taught", [False, True])
+def test_what_is_no_number_stays_none(taught: bool) -> None:
+    """Training stops at a loss that is no number; a row must not lose it on its way."""
+    for place in ("hidden", "teacher") if taught else ("hidden",):
+        given = inputs()
+        with torch.no_grad():
+            given[place][5, 3] = torch.nan
+        teacher = Head(given["teacher"], given["weight"], 3.0) if taught else None
+        student = Head(given["hidden"], given["weight"], 3.0)
+        assert head_loss(student, given["labels"], teacher=teacher, divergence=1.0).loss.isnan()
+
+
+def test_a_large_vocabulary_and_logits_far_apart() -> None:
+    """Sums over many columns keep their precision, and nothing overflows."""
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(3, 8, generator=generator).requires_grad_()
+    weight = torch.randn(50_003, 8, generator=generator)
+    weight[:7] *= 40
+    weight.requires_grad_()
+    labels = torch.tensor([0, 50_002, 17])
+    got = head_loss(Head(hidden, weight, 0.0), labels)
+    got.loss.backward()
+    found, hidden.grad = hidden.grad, None
+    wanted = functional.cross_entropy((hidden.double() @ weight.double().T), labels)
+    wanted.backward()
+    assert got.loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert found is not None and hidden.grad is not None
+    assert torch.allclose(found, hidden.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("way")
 def test_logits_are_held_for_a_few_rows_only() -> None:
     """No tensor of N·V numbers is made, forward or backward."""
     largest = 0
@@ -87,8 +129,8 @@ def test_logits_are_held_for_a_few_rows_only() -> None:
 
     given = inputs()
     with Watch():  # type: ignore[no-untyped-call]
-        head = Head(given["hidden"], given["weight"], 30.0)
-        head_loss(head, given["labels"], logits=4 * V).loss.backward()
+        student = Head(given["hidden"], given["weight"], 30.0)
+        head_loss(student, given["labels"], logits=4 * V).loss.backward()
     assert largest <= max(4 * V, V * D, N * D) < N * V
 
 

@@ -18,6 +18,7 @@ from matryo._native import (
     training_correct_first_grad,
     training_gated,
     training_gated_grad,
+    training_head,
     training_norm_grad,
     training_post_attention,
     training_post_attention_grad,
@@ -29,7 +30,7 @@ from matryo._native import (
 
 __all__ = [
     "rms_norm", "training_correct_all", "training_correct_all_grad", "training_correct_first",
-    "training_correct_first_grad", "training_gated", "training_gated_grad", "training_norm_grad",
-    "training_post_attention", "training_post_attention_grad", "training_predict",
-    "training_predict_grad", "training_rotated", "training_rotated_grad",
+    "training_correct_first_grad", "training_gated", "training_gated_grad", "training_head",
+    "training_norm_grad", "training_post_attention", "training_post_attention_grad",
+    "training_predict", "training_predict_grad", "training_rotated", "training_rotated_grad",
 ]  # fmt: skip

@@ -279,3 +279,23 @@ class CorrectAll(Function):
             _array(added_grad, n, d), gains_grad.numpy(), sums.numpy(),
         )  # fmt: skip
         return predictions_grad, active_grad, gains_grad, added_grad, sums, None
+
+
+def head_rows(
+    logits: torch.Tensor,
+    theirs: torch.Tensor | None,
+    labels: torch.Tensor,
+    o: Any,
+    entropy: float,
+    divergence: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `matryo.train.head._plain_rows`; logits (n, V) become the gradient, theirs are used up."""
+    losses = _empty(len(logits), 2)
+    native.training_head(
+        logits.numpy(), None if theirs is None else theirs.numpy(), labels.contiguous().numpy(),
+        o.softcap, 0.0 if o.teacher is None else o.teacher.softcap, entropy, divergence,
+        o.temperature, losses.numpy(),
+    )  # fmt: skip
+    sums = losses.sum(0, dtype=torch.float64)
+    sums[1] *= o.temperature**2
+    return sums, logits

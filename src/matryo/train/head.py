@@ -10,6 +10,8 @@ N tokens with a label · d model · V vocab
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,17 +110,24 @@ class _HeadLoss(torch.autograd.Function):
         # Summed in float32 whatever the weight is: hundreds of small parts in bf16 lose the last.
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if o.with_gradients else None
         count, wide = max(1, labels.numel()), weight.float()
+        shares = (o.cross_entropy / count, o.divergence * o.temperature / count)
         for start in range(0, labels.numel(), o.rows):
             part = slice(start, start + o.rows)
-            logits_grad = _chunk(hidden[part], weight, labels[part], o, part, sums)
+            logits = (hidden[part] @ weight.T).float()
+            theirs = None
+            if o.teacher is not None:
+                theirs = (o.teacher.hidden[part] @ o.teacher.weight.T).float()
+            native = None if logits.device.type != "cpu" else _native()
+            rows = _plain_rows if native is None else native
+            losses, logits_grad = rows(logits, theirs, labels[part], o, *shares)
+            sums += losses
             if hidden_grad is not None and weight_grad is not None:
-                logits_grad /= count
                 hidden_grad[part] = logits_grad @ wide
-                rows = hidden[part].to(logits_grad.dtype)
+                given = hidden[part].to(logits_grad.dtype)
                 if hidden.dtype == torch.float32:
-                    weight_grad.addmm_(logits_grad.T, rows)
+                    weight_grad.addmm_(logits_grad.T, given)
                 else:  # a product in the dtype of the pass, summed in float32
-                    weight_grad += logits_grad.T @ rows
+                    weight_grad += logits_grad.T @ given
         if hidden_grad is not None and weight_grad is not None:
             ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype))
         cross_entropy, divergence = (sums / count).float().unbind()
@@ -132,38 +141,49 @@ class _HeadLoss(torch.autograd.Function):
         return hidden_grad * grads[0], weight_grad * grads[0], None, None
 
 
-def _chunk(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
+@functools.cache
+def _native() -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
+    """`_plain_rows` in one pass over memory; None where the compiled module is missing."""
+    try:
+        from matryo.train.fused import head_rows
+    except ImportError:
+        return None
+    return head_rows
+
+
+def _plain_rows(
+    logits: torch.Tensor,
+    theirs: torch.Tensor | None,
     labels: torch.Tensor,
     o: _Options,
-    part: slice,
-    sums: torch.Tensor,
-) -> torch.Tensor:
-    """Adds the losses of some rows to `sums`; returns the gradient of their uncapped logits."""
-    logits, slope = _capped(hidden, weight, o.softcap)
+    entropy: float,
+    divergence: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The losses (2,) of some rows, summed, and the gradient of their products `logits` (n, V).
+
+    theirs: the teacher's products · entropy, divergence: what the parts of the gradient weigh
+    """
+    bent, slope = _capped(logits, o.softcap)
     index = torch.arange(labels.numel(), device=labels.device)
-    log_probabilities = functional.log_softmax(logits, -1)
-    sums[0] -= log_probabilities[index, labels].sum()
-    gradient = log_probabilities.exp_()
+    ours = functional.log_softmax(bent, -1)
+    losses = torch.zeros(2, dtype=torch.float64, device=logits.device)
+    losses[0] = -ours[index, labels].sum()
+    gradient = ours.exp()
     gradient[index, labels] -= 1
-    gradient *= o.cross_entropy
-    if o.teacher is not None:
-        wanted = _capped(o.teacher.hidden[part], o.teacher.weight, o.teacher.softcap)[0]
-        ours = functional.log_softmax(logits / o.temperature, -1)
+    gradient *= entropy
+    if o.teacher is not None and theirs is not None:
+        wanted = _capped(theirs, o.teacher.softcap)[0]
+        warm = functional.log_softmax(bent / o.temperature, -1)
         theirs = functional.log_softmax(wanted / o.temperature, -1)
         probabilities = theirs.exp()
-        sums[1] += (probabilities * (theirs - ours)).sum() * o.temperature**2
-        gradient += (o.divergence * o.temperature) * (ours.exp_() - probabilities)
-    return gradient if slope is None else gradient.mul_(slope)
+        losses[1] = (probabilities * (theirs - warm)).sum() * o.temperature**2
+        gradient += divergence * (warm.exp() - probabilities)
+    return losses, gradient if slope is None else gradient * slope
 
 
-def _capped(
-    hidden: torch.Tensor, weight: torch.Tensor, softcap: float
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Logits (n, V) in float32 and the slope of the cap at each; None where there is no cap."""
-    logits = (hidden @ weight.T).float()
+def _capped(logits: torch.Tensor, softcap: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """cap tanh(logits / cap) and its slope; None where there is no cap."""
     if not softcap:
         return logits, None
-    bent = torch.tanh_(logits.div_(softcap))
+    bent = torch.tanh(logits / softcap)
     return bent * softcap, 1 - bent * bent
