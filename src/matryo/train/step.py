@@ -140,30 +140,26 @@ def accumulate(
         if encoders is not None:
             encoders.soft.take()  # of passes that taught it nothing
     if accelerator.num_processes > 1:
-        _agree([*objective.parameters()], accelerator)
-        if encoders is not None:
-            _agree([*encoders.auxiliary.parameters()], accelerator, reduce=True)
+        heads = [] if encoders is None else [*encoders.auxiliary.parameters()]
+        _agree([*objective.parameters(), *heads], sums)
     return _reported(objective, passes, sums, beside, accelerator, teacher is not None)
 
 
-def _agree(
-    weights: Sequence[torch.Tensor], accelerator: Accelerator, *, reduce: bool = False
-) -> None:
-    """Lets every process have the gradients that any has: all pictures of a step may be another's.
-
-    reduce: they also become the mean of all processes'
+def _agree(weights: Sequence[torch.Tensor], sums: torch.Tensor) -> None:
+    """Gives every process the mean of all processes' gradients, and the sums of all: the only
+    pictures of a step may have been another's.
     """
     there = torch.tensor(
-        [weight.grad is not None for weight in weights],
-        dtype=torch.int32,
-        device=accelerator.device,
+        [weight.grad is not None for weight in weights], dtype=torch.int32, device=sums.device
     )
     torch.distributed.all_reduce(there, torch.distributed.ReduceOp.MAX)
     for weight, wanted in zip(weights, there.tolist(), strict=True):
         if wanted and weight.grad is None:
             weight.grad = torch.zeros_like(weight)
-    if reduce:
-        exchange.average([weight.grad for weight in weights if weight.grad is not None])
+    gradients = [weight.grad for weight in weights]
+    # The same ones everywhere now; split ones were added up on their way.
+    exchange.average([one for one in gradients if one is not None and not isinstance(one, DTensor)])
+    torch.distributed.all_reduce(sums)
 
 
 def _beside(
@@ -191,13 +187,6 @@ def _reported(
     accelerator: Accelerator,
     has_teacher: bool,
 ) -> dict[str, dict[str, float]]:
-    if accelerator.num_processes > 1:
-        torch.distributed.all_reduce(sums)
-        # The same ones everywhere, for the plans are; split ones were added up on their way.
-        gradients = [weight.grad for weight in objective.parameters()]
-        exchange.average(
-            [one for one in gradients if one is not None and not isinstance(one, DTensor)]
-        )
     means = (sums / accelerator.num_processes).cpu().tolist()
     values: dict[str, dict[str, float]] = {"losses": {}, "divergences": {}, "distances": {}}
     for number, one in enumerate(passes):
