@@ -258,21 +258,45 @@ def draw(document: Json, path: Path) -> None:
             size: (one["effective_parameters"] / 1e6, found["sizes"][size])
             for size, one in document["sizes"].items()
         }
-        rungs = [points[size] for size in points if size != "mixed"]
-        axes.plot([x for x, _ in rungs], [y["value"] for _, y in rungs], color="tab:blue", lw=1)
+        rungs = {size: x for size, (x, _) in points.items() if size != "mixed"}
+        values = [points[size][1]["value"] for size in rungs]
+        axes.plot([*rungs.values()], values, color="tab:blue", lw=1)
         for size, (x, y) in points.items():
             bars = [[y["value"] - y["low"]], [y["high"] - y["value"]]]
-            colour = "tab:orange" if size == "mixed" else "tab:blue"
+            colour = "tab:blue" if size in rungs else "tab:orange"
             axes.errorbar([x], [y["value"]], yerr=bars, fmt="o", color=colour, capsize=3)
-            axes.annotate(size, (x, y["value"]), textcoords="offset points", xytext=(6, 4))
-        axes.axhline(found["without_a_model"]["value"], color="gray", ls=":", lw=1)
+        _bound(axes, found)
+        axes.set_xticks([*rungs.values()], [f"{size}\n{x:.1f}" for size, x in rungs.items()])
         better = "more" if found["higher_is_better"] else "less"
         unit = UNITS[metric].partition(",")[0]
-        axes.set(title=TITLES[name], xlabel="effective parameters, millions",
-                 ylabel=f"{unit} ({better} is better)")  # fmt: skip
-        axes.margins(x=0.15)
+        axes.set(title=TITLES[name], ylabel=f"{unit} ({better} is better)")
+        axes.margins(x=0.12)
         axes.grid(alpha=0.3)
+    figure.supxlabel(
+        "sizes, effective parameters in millions; orange: a mixed plan, no size of the training",
+        fontsize="medium",
+    )
     figure.savefig(path, dpi=90, metadata={"Software": None})
+
+
+def _bound(axes: Any, found: Json) -> None:
+    """Makes the intervals fill the panel; what is right without a model is a line where it is near,
+    else a note.
+    """
+    low = min(one["low"] for one in found["sizes"].values())
+    high = max(one["high"] for one in found["sizes"].values())
+    span, blind = high - low, found["without_a_model"]["value"]
+    if low - span <= blind <= high + span:
+        axes.axhline(blind, color="gray", ls=":", lw=1)
+        low, high = min(low, blind), max(high, blind)
+    else:
+        text = f"{'↓' if blind < low else '↑'} {blind:.3g} without a model"
+        axes.text(
+            0.03, 0.04, text, transform=axes.transAxes, color="gray", fontsize="small",
+            bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0},
+        )  # fmt: skip
+    margin = 0.1 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
 
 
 def _cell(text: str) -> str:
