@@ -19,7 +19,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,11 @@ OBJECTIVES: Mapping[str, Json] = {
 }
 COMPARED = (("width", INNER), ("alone", INNER), ("depth", DEEP), ("width", "large"),
             ("depth", "large"))  # fmt: skip
-DIFFERENCES = ((0, 1), (2, 0), (4, 3))
-"""Places in `COMPARED`: by how many percent the first needs more bits than the second."""
+DIFFERENCES = (
+    (("width", INNER), ("alone", INNER)), (("depth", DEEP), ("width", INNER)),
+    (("depth", "large"), ("width", "large")),
+)  # fmt: skip
+"""Of `COMPARED`: by how many percent the first needs more bits than the second."""
 
 
 def recipe(cache: Path, output: Path, name: str, steps: int, rows: int) -> Json:
@@ -125,25 +128,37 @@ def train(given: Json, processes: int) -> Path:
 def compared(asked: Asked, cache: Path, models: Mapping[str, Model], store: Store) -> Json:
     """One held-out file: what each predicts, and the differences."""
     questions = read(asked, cache)
-    columns: list[F64] = []
+    columns: dict[tuple[str, str], F64] = {}
     metric: Metric = BITS if asked.metrics[0] is BITS else REFERENCE_BITS
-    for name, size in COMPARED:
+    for name, size in among(models, COMPARED):
         settings = Settings(limit=asked.limit, seed=SEED, likelihood=True)
         evaluator = Evaluator(models[name], settings, store=store)
         items, left_out = evaluator.items([question.row for question in questions])
         if left_out:
             raise SystemExit(f"error: {asked.name}: {left_out[0]}")
         found = evaluator.results(models[name].plan(size), items)
-        columns.append(metric.columns(items, [found[item.key] for item in items]))
-    bootstrap = Bootstrap(len(columns[0]), SEED)
+        columns[name, size] = metric.columns(items, [found[item.key] for item in items])
+    bootstrap = Bootstrap(len(items), SEED)
     return {
-        "items": len(columns[0]),
-        "bits": [bootstrap.interval(one, metric.value).to_json() for one in columns],
+        "items": len(items),
+        "bits": [bootstrap.interval(one, metric.value).to_json() for one in columns.values()],
         "percent": [
             more_bits(bootstrap, metric, columns[ours], columns[theirs]).to_json()
-            for ours, theirs in DIFFERENCES
+            for ours, theirs in differences(models)
         ],
     }
+
+
+def among(models: Iterable[str], pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the runs that were made."""
+    there = set(models)
+    return [pair for pair in pairs if pair[0] in there]
+
+
+def differences(models: Iterable[str]) -> list[tuple[tuple[str, str], ...]]:
+    """Those of which both runs were made."""
+    there = set(models)
+    return [pairs for pairs in DIFFERENCES if all(name in there for name, _ in pairs)]
 
 
 def more_bits(bootstrap: Bootstrap, metric: Metric, ours: F64, theirs: F64) -> Interval:
@@ -166,6 +181,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="of `width` and `alone`")
     parser.add_argument("--rows", type=int, default=64, help="of a step")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--runs", nargs="+", choices=list(OBJECTIVES), default=list(OBJECTIVES))
     arguments = parser.parse_args()
     cache, output = arguments.cache.resolve(), arguments.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
@@ -177,6 +193,7 @@ def main() -> None:
         "alone": recipe(cache, output, "alone", arguments.steps, arguments.rows),
         "depth": recipe(cache, output, "depth", depth, arguments.rows),
     }
+    runs = {name: given for name, given in runs.items() if name in arguments.runs}
     places = {name: train(given, arguments.processes) for name, given in runs.items()}
     models = {name: matryo.load(place) for name, place in places.items()}
     with Store(cache / "evaluation.sqlite") as store:
@@ -200,9 +217,9 @@ def main() -> None:
             }
             for name, given in runs.items()
         },
-        "compared": [f"{size} of {name}" for name, size in COMPARED],
-        "differences": [f"{COMPARED[a][1]} of {COMPARED[a][0]} beside {COMPARED[b][1]} of "
-                        f"{COMPARED[b][0]}" for a, b in DIFFERENCES],
+        "compared": [f"{size} of {name}" for name, size in among(runs, COMPARED)],
+        "differences": [" beside ".join(f"{size} of {name}" for name, size in pairs)
+                        for pairs in differences(runs)],
         "tasks": tasks,
     }  # fmt: skip
     text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)

@@ -168,11 +168,15 @@ def nesting(document: Json) -> Iterator[str]:
     """Sizes trained together beside one trained alone, and depth beside width."""
     runs = document["runs"]
     steps = ", ".join(f"`{name}` {one['steps']:,}" for name, one in runs.items())
+    told = {
+        "width": "`width` learns the sizes of matryo-nano",
+        "alone": "`alone` its `small` and nothing else from the same rows",
+        "depth": "`depth` the largest and its first five layers in one pass at the cost of `width`",
+    }
     yield (
-        "Three decoders from the same random weights, on the same texts, "
-        f"{document['rows_a_step']} rows a step; steps: {steps}. `width` learns the sizes of "
-        "matryo-nano, `alone` its `small` and nothing else from the same rows, `depth` the largest "
-        "and its first five layers in one pass at the cost of `width`. Bits a byte; less is better."
+        f"Decoders from the same random weights, on the same texts, {document['rows_a_step']} rows "
+        f"a step; steps: {steps}. {', '.join(told[name] for name in runs)}. Bits a byte; less is "
+        "better."
     )
     yield ""
     sizes = {size: count for one in runs.values()
