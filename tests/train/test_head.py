@@ -49,9 +49,9 @@ def plain(given: dict[str, Any], cap: float, ce: float, kl: float, heat: float) 
 @pytest.fixture(params=["native", "plain"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to go over the logits."""
-    assert head._native() is not None
+    assert head.fused_operations() is not None
     if request.param == "plain":
-        monkeypatch.setattr(head, "_native", lambda: None)
+        monkeypatch.setattr(head, "fused_operations", lambda: None)
 
 
 @pytest.mark.usefixtures("way")

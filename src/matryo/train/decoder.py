@@ -29,6 +29,7 @@ from transformers.models.gemma3n.modeling_gemma3n import (
 )
 
 from matryo.plan import Plan
+from matryo.train.native import fused_operations
 
 NUM_STREAMS = 4  # that the native operations take
 
@@ -44,7 +45,7 @@ class NestedMLP(Gemma3nTextMLP):
             return self._plain(hidden_states)
         gate, up = self._inputs(hidden_states)
         multiplier = _multiplier(self.activation_sparsity) if self.activation_sparsity else None
-        return self._down(_fused().Gated.apply(gate, up, multiplier))
+        return self._down(fused_operations().Gated.apply(gate, up, multiplier))
 
     def _plain(self, hidden_states: torch.Tensor) -> torch.Tensor:
         if self.width == self.intermediate_size:
@@ -86,7 +87,7 @@ class NestedAttention(Gemma3nTextAttention):
                 hidden_states, position_embeddings, attention_mask, past_key_values,
                 shared_kv_states, **kwargs,
             )  # fmt: skip
-        fused, (cosine, sine) = _fused(), position_embeddings
+        fused, (cosine, sine) = fused_operations(), position_embeddings
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
 
         def turned(heads: torch.Tensor, norm: Any) -> torch.Tensor:
@@ -161,7 +162,7 @@ class NestedLayer(Gemma3nTextDecoderLayer):  # type: ignore[no-untyped-call]
         **kwargs: Any,
     ) -> torch.Tensor:
         """What transformers' layer computes, in the order in which it does."""
-        fused, altup, clip = _fused(), self.altup, self.config.altup_coef_clip
+        fused, altup, clip = fused_operations(), self.altup, self.config.altup_coef_clip
         correction = altup.correction_coefs.weight
         if self.training and clip is not None:
             altup.prediction_coefs.weight.data.clamp_(-clip, clip)
@@ -303,18 +304,8 @@ def _fuses(tensor: torch.Tensor) -> bool:
         tensor.device.type == "cpu"
         and tensor.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and _fused() is not None
+        and fused_operations() is not None
     )
-
-
-@functools.cache
-def _fused() -> Any:
-    """The operations; None where the compiled module is missing."""
-    try:
-        from matryo.train import fused
-    except ImportError:
-        return None
-    return fused
 
 
 @functools.cache

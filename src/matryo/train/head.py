@@ -10,13 +10,13 @@ N tokens with a label · d model · V vocab
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
+
+from matryo.train.native import fused_operations
 
 IGNORED = -100  # the label of a token that is not to be predicted, as everywhere in transformers
 LOGITS = 1 << 25  # at a time: 128 MB in float32, about three times that while in use
@@ -111,23 +111,23 @@ class _HeadLoss(torch.autograd.Function):
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if o.with_gradients else None
         count, wide = max(1, labels.numel()), weight.float()
         shares = (o.cross_entropy / count, o.divergence * o.temperature / count)
+        native = fused_operations() if hidden.device.type == "cpu" else None
+        losses_of = _plain_rows if native is None else native.head_rows
         for start in range(0, labels.numel(), o.rows):
             part = slice(start, start + o.rows)
             logits = (hidden[part] @ weight.T).float()
             theirs = None
             if o.teacher is not None:
                 theirs = (o.teacher.hidden[part] @ o.teacher.weight.T).float()
-            native = None if logits.device.type != "cpu" else _native()
-            rows = _plain_rows if native is None else native
-            losses, logits_grad = rows(logits, theirs, labels[part], o, *shares)
+            losses, logits_grad = losses_of(logits, theirs, labels[part], o, *shares)
             sums += losses
             if hidden_grad is not None and weight_grad is not None:
                 hidden_grad[part] = logits_grad @ wide
-                given = hidden[part].to(logits_grad.dtype)
+                rows = hidden[part].to(logits_grad.dtype)
                 if hidden.dtype == torch.float32:
-                    weight_grad.addmm_(logits_grad.T, given)
+                    weight_grad.addmm_(logits_grad.T, rows)
                 else:  # a product in the dtype of the pass, summed in float32
-                    weight_grad += logits_grad.T @ given
+                    weight_grad += logits_grad.T @ rows
         if hidden_grad is not None and weight_grad is not None:
             ctx.save_for_backward(hidden_grad, weight_grad.to(weight.dtype))
         cross_entropy, divergence = (sums / count).float().unbind()
@@ -139,16 +139,6 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         hidden_grad, weight_grad = ctx.saved_tensors
         return hidden_grad * grads[0], weight_grad * grads[0], None, None
-
-
-@functools.cache
-def _native() -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
-    """`_plain_rows` in one pass over memory; None where the compiled module is missing."""
-    try:
-        from matryo.train.fused import head_rows
-    except ImportError:
-        return None
-    return head_rows
 
 
 def _plain_rows(
