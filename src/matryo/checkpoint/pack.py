@@ -17,16 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from matryo.checkpoint.huggingface import (
-    FFN_MATRICES,
-    LAYER_MATRICES,
-    LAYER_VECTORS,
-    OWNER_ONLY,
-    HuggingFaceSource,
-)
+from matryo.checkpoint.huggingface import HuggingFaceSource
 from matryo.checkpoint.safetensors import DTYPES
+from matryo.checkpoint.text_tensors import FFN_MATRICES, LAYER_MATRICES, LAYER_VECTORS
+from matryo.checkpoint.tower_source import TowerSource
 from matryo.config import NUM_STREAMS, TextConfig
 from matryo.errors import CheckpointError
+from matryo.kernels.layer import OWNER_ONLY
 from matryo.plan import Plan, rungs
 from matryo.quantize import PANEL, kind_of, pack, stored_as
 
@@ -168,7 +165,7 @@ class _Planner:
     def _multimodal(self) -> Iterator[PackedTensor]:
         config = self.config
         shape = (config.vocab_size - config.ple_vocab_size, config.hidden_size)
-        embedders = [self.source.tower(f"embed_{tower}") for tower in ("vision", "audio")]
+        embedders = [TowerSource(self.source, f"embed_{tower}") for tower in ("vision", "audio")]
         if shape[0] == 0 or any("embedding.weight" not in e.shapes for e in embedders):
             return
         yield PackedTensor(
@@ -190,7 +187,7 @@ class _Planner:
         return table
 
     def _tower_rows(self, tower: str) -> F32:
-        source, hidden = self.source.tower(f"embed_{tower}"), self.config.hidden_size
+        source, hidden = TowerSource(self.source, f"embed_{tower}"), self.config.hidden_size
         config = getattr(self.source.towers, tower)
         eps = self.config.eps if config is None else config.eps
         rows = source.checked("embedding.weight", (None, None))

@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from matryo.checkpoint.atomic import replace_text
 from matryo.checkpoint.beside import CONFIG, TEXT_FILES, copy_beside
-from matryo.checkpoint.huggingface import FFN_MATRICES, HuggingFaceSource
+from matryo.checkpoint.huggingface import HuggingFaceSource
 from matryo.checkpoint.safetensors import DTYPES
+from matryo.checkpoint.text_tensors import FFN_MATRICES
 from matryo.checkpoint.writing import (
     Progress,
     own_directory,

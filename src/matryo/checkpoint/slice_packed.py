@@ -20,7 +20,6 @@ import numpy.typing as npt
 from matryo.checkpoint.atomic import replace_text
 from matryo.checkpoint.beside import CONFIG, TEXT_FILES, copy_beside
 from matryo.checkpoint.convert import matryo_version
-from matryo.checkpoint.huggingface import LAYER_MATRICES, LAYER_VECTORS
 from matryo.checkpoint.packed import (
     FORMAT,
     FORMAT_VERSION,
@@ -32,6 +31,7 @@ from matryo.checkpoint.packed import (
 )
 from matryo.checkpoint.safetensors import SafetensorsFile
 from matryo.checkpoint.slice import CutTensor, sliced_config
+from matryo.checkpoint.text_tensors import LAYER_MATRICES, LAYER_VECTORS
 from matryo.checkpoint.writing import (
     Progress,
     own_directory,

@@ -8,12 +8,9 @@ one and the same; what the tensors mean is for those to say who pack them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from matryo.checkpoint.huggingface import F32, HuggingFaceSource
 from matryo.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from matryo.checkpoint.huggingface import F32, HuggingFaceSource
 
 PREFIXES: Mapping[str, str] = {
     "vision": "vision_tower.timm_model.",

@@ -13,6 +13,7 @@ from typing import Any
 
 from matryo.checkpoint.huggingface import HuggingFaceSource
 from matryo.checkpoint.pack import PackedTensor, Storable
+from matryo.checkpoint.tower_source import TowerSource
 from matryo.errors import CheckpointError
 
 TOWERS = ("vision", "audio")
@@ -36,13 +37,13 @@ def tower_tensors(source: HuggingFaceSource, weights: str) -> dict[str, list[Sto
     """
     found = {}
     for tower in TOWERS:
-        if getattr(source.towers, tower) is not None and source.tower(tower).shapes:
+        if getattr(source.towers, tower) is not None and TowerSource(source, tower).shapes:
             tensors = [*_encoder(source, tower, weights), *_embedder(source, tower, weights)]
             _check_names(source, tensors)
             found[tower] = sorted(tensors, key=_place)
     for tower in TOWERS if found else ():
         # The table of hard ids needs both, and without it the ids around a picture mean nothing.
-        source.tower(f"embed_{tower}").full_name("embedding.weight")
+        TowerSource(source, f"embed_{tower}").full_name("embedding.weight")
     return found
 
 
@@ -50,16 +51,16 @@ def _encoder(source: HuggingFaceSource, tower: str, weights: str) -> list[Storab
     if tower == "vision" and source.towers.vision is not None:
         from matryo.checkpoint.vision_pack import vision_tensors
 
-        return [*vision_tensors(source.tower("vision"), source.towers.vision, weights)]
+        return [*vision_tensors(TowerSource(source, "vision"), source.towers.vision, weights)]
     if source.towers.audio is None:
         return []
     from matryo.checkpoint.audio_pack import audio_tensors
 
-    return [*audio_tensors(source.tower("audio"), source.towers.audio, weights)]
+    return [*audio_tensors(TowerSource(source, "audio"), source.towers.audio, weights)]
 
 
 def _embedder(source: HuggingFaceSource, tower: str, weights: str) -> Iterator[Storable]:
-    tensors = source.tower(f"embed_{tower}")
+    tensors = TowerSource(source, f"embed_{tower}")
     width = getattr(source.towers, tower).hidden_size
     hidden = source.config.hidden_size
     norm, projection = "soft_embedding_norm.weight", "embedding_projection.weight"

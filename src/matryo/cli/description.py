@@ -14,6 +14,7 @@ from typing import Any
 import matryo
 from matryo.checkpoint.huggingface import HuggingFaceSource
 from matryo.checkpoint.packed import PackedModel, Progress, is_packed
+from matryo.checkpoint.tower_source import TowerSource
 from matryo.cli.outcome import CommandError
 from matryo.config import TextConfig
 from matryo.elastic.ledger import Ledger, read_ledger
@@ -153,8 +154,8 @@ def describe_checkpoint(
         files=files,
         ledger=read_ledger([file.path for file in source.files], {}, {}),
         towers=TowerConfig(
-            vision=source.towers.vision if source.tower("vision").shapes else None,
-            audio=source.towers.audio if source.tower("audio").shapes else None,
+            vision=source.towers.vision if TowerSource(source, "vision").shapes else None,
+            audio=source.towers.audio if TowerSource(source, "audio").shapes else None,
         ),
     )
 

@@ -420,7 +420,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
 def test_memory_does_not_grow_with_the_checkpoint(tmp_path: Path) -> None:
-    from matryo.checkpoint.huggingface import text_shapes
+    from matryo.checkpoint.text_tensors import text_shapes
 
     source = tmp_path / "source"
     source.mkdir()

@@ -192,7 +192,7 @@ def test_both_spellings_of_the_prefix_are_one(
     source = _written(tmp_path, renamed)
     expected = HuggingFaceSource(multimodal_checkpoint)
     for part in ("vision", "audio", "embed_vision", "embed_audio"):
-        assert source.tower(part).shapes == expected.tower(part).shapes
+        assert TowerSource(source, part).shapes == TowerSource(expected, part).shapes
     names = {tower: [t.name for t in ts] for tower, ts in tower_tensors(source, "q4").items()}
     assert set(names) == {"vision", "audio"} and all(len(n) > 20 for n in names.values())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from matryo.checkpoint.convert import convert
-from matryo.checkpoint.huggingface import text_shapes
+from matryo.checkpoint.text_tensors import text_shapes
 from matryo.cli.description import (
     bytes_per_token,
     describe_checkpoint,
