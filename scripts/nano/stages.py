@@ -27,13 +27,14 @@ from scripts.nano.shape import config, plans
 from matryo.speech.prompts import LANGUAGES, speech_prompt
 
 SIDE = 64
-TEXTS = {"translate": 0.64, "facts": 0.14, "words": 0.09, "prose": 0.09, "talk": 0.04}
+# A row of prose has as many labels as sixty answers, and as much of the gradient.
+TEXTS = {"translate": 0.77, "facts": 0.1, "words": 0.075, "prose": 0.035, "talk": 0.02}
 SEEN, HEARD, ASKED = "seen", "heard", "asked"  # files that are made here, see `main`
 LABELLED = {"easy_vqa": 0.12, "flags": 0.08}  # pictures that have no captions, but show something
 # One caption a row: of five in a row, four can be translated from the first, without looking.
 PICTURES = {
-    "emoji": 0.7, SEEN: 0.06, "easy_vqa": 0.12, "emoji_choice": 0.03, "emoji_keywords": 0.03,
-    "emoji_yes_no": 0.03, "flags": 0.03,
+    "emoji": 0.55, SEEN: 0.04, "easy_vqa": 0.2, "emoji_choice": 0.08, "emoji_keywords": 0.025,
+    "emoji_yes_no": 0.08, "flags": 0.025,
 }  # fmt: skip
 SPEECH = {"prompts": 0.25, "espeak": 0.65, "kokoro": 0.1}
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -84,14 +85,14 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
             freeze=["text", "vision"],
         )  # fmt: skip
         mix = [
-            (TEXTS, train, 0.2), (PICTURES, pictures, 0.63), (clips, output, 0.13),
+            (TEXTS, train, 0.17), (PICTURES, pictures, 0.68), (clips, output, 0.11),
             ({ASKED: 1.0}, output, 0.04),
         ]  # fmt: skip
         held_out += heard
     found["words"] = _recipe(
         cache, output, "words", list(found)[-1],
         [one for weights, places, total in mix for one in _mix(places, weights, total)], held_out,
-        {"mode": "sample", "rungs": RUNGS, "mixes": 0.1}, decoder, steps=5400, rows=16,
+        {"mode": "sample", "rungs": RUNGS, "mixes": 0.2}, decoder, steps=7900, rows=16,
         accumulate=4, freeze=["vision_tower", "audio_tower"],
     )  # fmt: skip
     found[list(found)[-1]]["export"]["packed"] = ["q8"]
