@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 HIGHEST_RATE = 1000.0
 _THREADS = 2  # more of them hold more frames in memory
+_SHORTEST = 1e-3  # seconds that the last frame is on screen, in a file that states no duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,7 @@ def _on_screen(
         raise InputError("expected frames, the video has none that can be decoded")
     if stream.frames and decoded < 0.9 * stream.frames - 2:
         raise InputError(f"cut off: it states {stream.frames} frames and holds {decoded}")
-    end = max(seconds_of(container, stream) or 0.0, shown[0])
+    end = max(seconds_of(container, stream) or 0.0, shown[0] + _SHORTEST)
     if wanted.take(math.nextafter(end, math.inf)):
         yield shown
 

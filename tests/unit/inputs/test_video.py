@@ -18,6 +18,7 @@ from matryo.inputs.sound import load_sound
 from matryo.inputs.video import frame_budget, frame_times, video_frames, video_info
 
 GREYS = [np.full((48, 64, 3), 8 * n, np.uint8) for n in range(30)]  # 3 s at 10 frames a second
+DURATION = bytes.fromhex("448988")  # of Matroska: the element, then its 8 bytes
 FORMATS = [
     ("mp4", "libx264"),
     ("mp4", "mpeg4"),
@@ -66,6 +67,14 @@ def test_times_take_the_frame_that_is_on_screen(greys: bytes) -> None:
 def test_a_standing_picture_is_given_once() -> None:
     data = video_file(GREYS[:4], times=[0, 1, 2, 50])
     assert numbers_of(data, 1) == [(0.0, 0), (0.2, 2), (5.0, 3)]
+
+
+@pytest.mark.parametrize("rate", [1000.0, 30.0, 1.0])
+def test_the_last_frame_is_given_where_no_duration_is_stated(rate: float) -> None:
+    data = video_file(GREYS[:11:10], 1, "webm", "libvpx")
+    place = data.index(DURATION) + len(DURATION)
+    endless = data[:place] + bytes(8) + data[place + 8 :]
+    assert [time for time, _ in numbers_of(endless, rate)] == [0.0, 1.0]
 
 
 def numbers_of(data: bytes, rate: float) -> list[tuple[float, int]]:
