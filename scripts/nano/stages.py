@@ -28,13 +28,13 @@ from matryo.speech.prompts import LANGUAGES, speech_prompt
 
 SIDE = 64
 # A row of prose has as many labels as sixty answers, and as much of the gradient.
-TEXTS = {"translate": 0.77, "facts": 0.1, "words": 0.075, "prose": 0.035, "talk": 0.02}
-SEEN, HEARD, ASKED = "seen", "heard", "asked"  # files that are made here, see `main`
+TEXTS = {"translate": 0.86, "facts": 0.045, "words": 0.06, "prose": 0.025, "talk": 0.01}
+SEEN, HEARD, SAID, ASKED = "seen", "heard", "said", "asked"  # files that are made here, see `main`
 LABELLED = {"easy_vqa": 0.12, "flags": 0.08}  # pictures that have no captions, but show something
 # One caption a row: of five in a row, four can be translated from the first, without looking.
 PICTURES = {
-    "emoji": 0.55, SEEN: 0.04, "easy_vqa": 0.2, "emoji_choice": 0.08, "emoji_keywords": 0.025,
-    "emoji_yes_no": 0.08, "flags": 0.025,
+    "emoji": 0.68, SEEN: 0.03, "easy_vqa": 0.145, "emoji_choice": 0.055, "emoji_keywords": 0.02,
+    "emoji_yes_no": 0.035, "flags": 0.035,
 }  # fmt: skip
 SPEECH = {"prompts": 0.25, "espeak": 0.65, "kokoro": 0.1}
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -76,6 +76,7 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
     if speech:
         for name in speech:
             _write_once(output / f"{HEARD}_{name}.jsonl", _heard(train, name))
+            _write_once(output / f"{SAID}_{name}.jsonl", _said(train, name))
         _write_once(output / f"{ASKED}.jsonl", _asked(train, speech))
         clips = {f"{HEARD}_{name}": weight for name, weight in SPEECH.items()}
         heard = [f"transcribe_{name}" for name in speech]
@@ -84,15 +85,18 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
             {"decoder": False, "ctc": 1.0}, encoder, steps=5200, rows=16, accumulate=1,
             freeze=["text", "vision"],
         )  # fmt: skip
+        # What was said and nothing else: in a conversation about a clip most of what is learned is
+        # to translate a text.
+        said = {f"{SAID}_{name}": weight for name, weight in SPEECH.items()}
         mix = [
-            (TEXTS, train, 0.17), (PICTURES, pictures, 0.68), (clips, output, 0.11),
-            ({ASKED: 1.0}, output, 0.04),
+            (TEXTS, train, 0.22), (PICTURES, pictures, 0.52), (said, output, 0.21),
+            (SPEECH, train, 0.035), ({ASKED: 1.0}, output, 0.015),
         ]  # fmt: skip
         held_out += heard
     found["words"] = _recipe(
         cache, output, "words", list(found)[-1],
         [one for weights, places, total in mix for one in _mix(places, weights, total)], held_out,
-        {"mode": "sample", "rungs": RUNGS, "mixes": 0.2}, decoder, steps=7900, rows=16,
+        {"mode": "sample", "rungs": RUNGS, "mixes": 0.2}, decoder, steps=11000, rows=16,
         accumulate=4, freeze=["vision_tower", "audio_tower"],
     )  # fmt: skip
     found[list(found)[-1]]["export"]["packed"] = ["q8"]
@@ -234,6 +238,14 @@ def _heard(train: Path, name: str) -> Iterator[Row]:
         yield {"messages": row["messages"], "said": row["said"]}
 
 
+def _said(train: Path, name: str) -> Iterator[Row]:
+    """Clips, each with what was said."""
+    rows = files.read(train / f"{name}.jsonl")
+    transcribed = (row for row in rows if row["task"] == "transcribe")
+    for row in _together(transcribed, "audio", train):
+        yield {"messages": row["messages"], "said": row["said"]}
+
+
 def _asked(train: Path, speech: list[str]) -> Iterator[Row]:
     for name in speech:
         for number, row in enumerate(files.read(train / f"{name}.jsonl")):
@@ -257,8 +269,8 @@ def main() -> None:
     """Writes the recipes, and beside the tokenizer what pictures and answers are like.
 
     Beside the recipes lie rows that are made of the corpus: pictures with all their captions,
-    clips with what was said and its translations, and clips with the prompts of `matryo
-    transcribe`.
+    clips with what was said, alone and with its translations, and clips with the prompts of
+    `matryo transcribe`.
     """
     cache, output = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
     output.mkdir(parents=True, exist_ok=True)

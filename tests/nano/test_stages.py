@@ -69,8 +69,8 @@ def test_stages_start_from_each_other_and_wait_for_speech(cache: Path) -> None:
     output.mkdir()
     assert list(stages(cache, output)) == ["vision", "words"]
     rows = [
-        speech_row("transcribe", "Uno", "es"),
         speech_row("speech_translate", "One", "en", source="es"),
+        speech_row("transcribe", "Uno", "es"),
     ]
     (cache / "train/espeak.jsonl").write_text("\n".join(rows))
     found = stages(cache, output, quick=True)
@@ -82,14 +82,16 @@ def test_stages_start_from_each_other_and_wait_for_speech(cache: Path) -> None:
     assert seen[0]["messages"][2]["content"] == [{"type": "text", "text": "x"}]
     heard = [json.loads(line) for line in (output / "heard_espeak.jsonl").read_text().splitlines()]
     assert len(heard) == 1 and len(heard[0]["messages"]) == 4
+    (said,) = (output / "said_espeak.jsonl").read_text().splitlines()
+    assert [one["content"][-1]["text"] for one in json.loads(said)["messages"]] == ["x", "Uno"]
     for name, recipe in found.items():
         read = Recipe.from_text(json.dumps(recipe), directory=cache)
         assert read.schedule.steps == 4 and read.output == output / name
     assert found["words"]["model"]["start"] == str(output / "sound/hf")
     asked = [json.loads(line) for line in (output / "asked.jsonl").read_text().splitlines()]
     assert [row["messages"][0]["content"][0]["type"] for row in asked] == ["text", "text"]
-    assert split_answer(asked[0]["messages"][1]["content"], None) == ("Uno", None)
-    assert split_answer(asked[1]["messages"][1]["content"], "en") == ("Uno", "One")
+    assert split_answer(asked[0]["messages"][1]["content"], "en") == ("Uno", "One")
+    assert split_answer(asked[1]["messages"][1]["content"], None) == ("Uno", None)
 
 
 def test_pictures_without_captions_are_labelled_with_english_answers(cache: Path) -> None:

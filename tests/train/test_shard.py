@@ -31,6 +31,7 @@ OPTIONS: dict[str, Any] = {
     "objective": {"mode": "sum", "mixes": 1, "divergence": 0.5},
     "optimizer__name": "muon",
     "export__dtype": "f32",
+    "schedule__average": 0.5,
     "schedule__decay": 0.0,  # else it would depend on where a run is stopped
 }
 

@@ -27,6 +27,7 @@ from matryo.checkpoint.atomic import alone, replace_text
 from matryo.errors import ConfigError, TrainingError
 from matryo.inputs.tokenizer import Tokenizer
 from matryo.train import adapters, resume, rungs
+from matryo.train.average import WeightMean
 from matryo.train.export import Exported, export
 from matryo.train.journal import Journal, plot, read
 from matryo.train.memory import keep_freed
@@ -144,6 +145,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
             raise ConfigError("shard: true trains the decoder alone: leave the encoders frozen")
         shard(objective, model, accelerator.device)
     optimizers = make_optimizers(model, recipe.optimizer, heads)
+    mean = WeightMean(model, recipe.schedule.first_averaged)
 
     # Resume.
     checkpoints, step = recipe.output / CHECKPOINTS, 0
@@ -152,6 +154,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     if last_good is not None:
         progress = resume.restore(last_good, model, optimizers, recipe.to_json())
         step, position = progress["step"], progress["position"]
+        mean.restore(progress["mean"])
         if heads is not None:
             heads.load_state_dict(progress["heads"])
         if progress["texts"] != rows.digest:
@@ -190,6 +193,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             step, position = step + 1, taken.after
+            mean.update(step)
             seconds = clock.stop()
             losses |= values["losses"]
             work = operations(config, passes, taken.num_tokens, sequence, objective.shares)
@@ -207,7 +211,8 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
             )
             ended = step == recipe.schedule.steps
             if held_out is not None and (ended or step % recipe.evaluate_every == 0):
-                found = evaluate(objective, encoders, schedule.rungs, held_out, recipe)
+                with mean.in_place():
+                    found = evaluate(objective, encoders, schedule.rungs, held_out, recipe)
                 journal.write({"step": step, "held_out": found})
             if ended or step % recipe.save_every == 0:
                 state = {
@@ -216,6 +221,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
                     "texts": rows.digest,
                     "recipe": recipe.to_json(),
                     "heads": {} if heads is None else heads.state_dict(),
+                    "mean": mean.state(),
                 }
                 last_good = resume.save(
                     checkpoints, model, optimizers, state, recipe.keep,
@@ -224,6 +230,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
 
     # Export.
     exported: list[Exported] = []
+    mean.use()
     if sharded:
         model = assembled(model)
     if accelerator.is_main_process:

@@ -233,6 +233,9 @@ class OptimizerRecipe:
 class ScheduleRecipe:
     """Steps, and the learning rate over them: `warmup` steps up, level, and down over the last part
     `decay` of all steps, along a line or a cosine, to `final` of the peak.
+
+    average: what is measured and exported is the mean of the weights after each step of this last
+    part of all steps; 0 = the last weights
     """
 
     steps: int
@@ -240,12 +243,19 @@ class ScheduleRecipe:
     decay: float = 0.5
     shape: Literal["linear", "cosine"] = "linear"
     final: float = 0.0
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         _at_least(self.steps, 1, "schedule.steps")
         _at_least(self.warmup, 0, "schedule.warmup")
         _at_least(self.decay, 0.0, "schedule.decay", 1.0)
         _at_least(self.final, 0.0, "schedule.final", 1.0)
+        _at_least(self.average, 0.0, "schedule.average", 1.0)
+
+    @property
+    def first_averaged(self) -> int:
+        """The first step, counted from 1, that the mean is over; behind the last if none."""
+        return self.steps - math.floor(self.steps * self.average) + 1
 
     def scale(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0, as a share of its peak."""

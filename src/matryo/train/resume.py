@@ -19,7 +19,7 @@ from matryo.errors import CapacityError, CheckpointError, ConfigError
 from matryo.train.nested import LanguageModel
 from matryo.train.shard import load_state, part_of, whole_state, whole_weights
 
-_FORMAT = 1
+_FORMAT = 2
 # May differ between the parts of a run: what comes after the steps, or changes no number of them.
 FREE = frozenset(
     {"output", "schedule", "export", "save_every", "evaluate_every", "keep", "threads",
