@@ -76,7 +76,7 @@ def stages(cache: Path, output: Path, *, quick: bool = False) -> dict[str, dict[
     if speech:
         for name in speech:
             _write_once(output / f"{HEARD}_{name}.jsonl", _heard(train, name))
-            _write_once(output / f"{SAID}_{name}.jsonl", _said(train, name))
+            _write_once(output / f"{SAID}_{name}.jsonl", _heard(train, name, "transcribe"))
         _write_once(output / f"{ASKED}.jsonl", _asked(train, speech))
         clips = {f"{HEARD}_{name}": weight for name, weight in SPEECH.items()}
         heard = [f"transcribe_{name}" for name in speech]
@@ -232,17 +232,13 @@ def _labelled(train: Path, name: str) -> Iterator[Row]:
             yield {"messages": row["messages"], "concept": sorted(answers[picture])}
 
 
-def _heard(train: Path, name: str) -> Iterator[Row]:
-    """Clips, each with what was said and its translations."""
-    for row in _together(files.read(train / f"{name}.jsonl"), "audio", train):
-        yield {"messages": row["messages"], "said": row["said"]}
-
-
-def _said(train: Path, name: str) -> Iterator[Row]:
-    """Clips, each with what was said."""
+def _heard(train: Path, name: str, *tasks: str) -> Iterator[Row]:
+    """Clips, each with all that is asked about it, what was said and its translations, or with its
+    rows of these tasks alone.
+    """
     rows = files.read(train / f"{name}.jsonl")
-    transcribed = (row for row in rows if row["task"] == "transcribe")
-    for row in _together(transcribed, "audio", train):
+    asked = (row for row in rows if not tasks or row["task"] in tasks)
+    for row in _together(asked, "audio", train):
         yield {"messages": row["messages"], "said": row["said"]}
 
 
