@@ -111,3 +111,20 @@ def test_pull_without_a_network_is_one_line(home: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_unpacking_and_packing_again_gives_the_same_answers(
+    home: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    assert invoke("convert", checkpoint, tmp_path / "q8", "--weights", "q8", home=home).stdout == ""
+    done = invoke("unpack", tmp_path / "hf", "-m", tmp_path / "q8", "--json", home=home)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["from"] == "q8"
+    invoke("convert", tmp_path / "hf", tmp_path / "again", "--weights", "q8", home=home)
+    assert text_of(tmp_path / "again", home=home) == text_of(tmp_path / "q8", home=home)
+
+
+def test_what_is_not_packed_is_not_unpacked(home: Path, checkpoint: Path, tmp_path: Path) -> None:
+    done = invoke("unpack", tmp_path / "hf", "-m", checkpoint, home=home)
+    assert done.returncode != 0 and "matryo.json" in done.stderr
+    assert not (tmp_path / "hf").exists()

@@ -27,9 +27,9 @@ F64 = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
 
 _LONGEST_PERIOD = 1e4  # of the position signal, in frames per radian
-_TAPS = 3  # of the stem's convolutions
+TAPS = 3  # of the stem's convolutions
 
-_MATRICES = {  # in a block: packed name -> name in the checkpoint
+MATRICES = {  # in a block: packed name -> name in the checkpoint
     "ffn_start.up": "ffw_layer_start.ffw_layer_1.weight",
     "ffn_start.down": "ffw_layer_start.ffw_layer_2.weight",
     "attention.q": "attention.attn.q_proj.weight",
@@ -41,7 +41,7 @@ _MATRICES = {  # in a block: packed name -> name in the checkpoint
     "ffn_end.up": "ffw_layer_end.ffw_layer_1.weight",
     "ffn_end.down": "ffw_layer_end.ffw_layer_2.weight",
 }
-_NORMS = {
+NORMS = {
     "ffn_start.pre_norm": "ffw_layer_start.pre_layer_norm.weight",
     "ffn_start.post_norm": "ffw_layer_start.post_layer_norm.weight",
     "attention.pre_norm": "attention.pre_attn_norm.weight",
@@ -52,10 +52,10 @@ _NORMS = {
     "ffn_end.post_norm": "ffw_layer_end.post_layer_norm.weight",
     "norm": "norm.weight",
 }
-_QUERY_SCALE = "attention.attn.per_dim_scale"
-_POSITION = "attention.attn.relative_position_embedding.pos_proj.weight"
-_DEPTHWISE = "lconv1d.depthwise_conv1d.weight"
-_STEM = "subsample_conv_projection."
+QUERY_SCALE = "attention.attn.per_dim_scale"
+POSITION = "attention.attn.relative_position_embedding.pos_proj.weight"
+DEPTHWISE = "lconv1d.depthwise_conv1d.weight"
+STEM = "subsample_conv_projection."
 MATRIX_KINDS: Mapping[str, str] = {"f32": "f32", "bf16": "bf16", "q8": "i8", "q4": "i8"}
 
 
@@ -73,20 +73,20 @@ def audio_shapes(config: AudioConfig) -> dict[str, Shape]:
     width, (first, second) = config.hidden_size, config.stem_channels
     bins = -(-config.num_mels // 4)
     shapes: dict[str, Shape] = {
-        f"{_STEM}conv_0.conv.weight": (first, 1, _TAPS, _TAPS),
-        f"{_STEM}conv_0.norm.weight": (first,),
-        f"{_STEM}conv_1.conv.weight": (second, first, _TAPS, _TAPS),
-        f"{_STEM}conv_1.norm.weight": (second,),
-        f"{_STEM}input_proj_linear.weight": (width, bins * second),
+        f"{STEM}conv_0.conv.weight": (first, 1, TAPS, TAPS),
+        f"{STEM}conv_0.norm.weight": (first,),
+        f"{STEM}conv_1.conv.weight": (second, first, TAPS, TAPS),
+        f"{STEM}conv_1.norm.weight": (second,),
+        f"{STEM}input_proj_linear.weight": (width, bins * second),
     }
     sizes = {"up": (4 * width, width), "down": (width, 4 * width), "start": (2 * width, width)}
     block: dict[str, Shape] = {
-        name: sizes.get(ours.rpartition(".")[2], (width, width)) for ours, name in _MATRICES.items()
+        name: sizes.get(ours.rpartition(".")[2], (width, width)) for ours, name in MATRICES.items()
     }
-    block |= dict.fromkeys(_NORMS.values(), (width,))
-    block[_QUERY_SCALE] = (config.head_dim,)
-    block[_POSITION] = (width, width)
-    block[_DEPTHWISE] = (width, 1, config.conv_kernel)
+    block |= dict.fromkeys(NORMS.values(), (width,))
+    block[QUERY_SCALE] = (config.head_dim,)
+    block[POSITION] = (width, width)
+    block[DEPTHWISE] = (width, 1, config.conv_kernel)
     for layer in range(config.num_layers):
         shapes |= {f"conformer.{layer}.{name}": shape for name, shape in block.items()}
     return shapes
@@ -129,30 +129,30 @@ class _Packer:
     def stem(self) -> Iterator[PackedTensor]:
         channels_in = 1
         for index, channels in enumerate(self._config.stem_channels):
-            name = f"{_STEM}conv_{index}."
-            shape = (channels, _TAPS * _TAPS * channels_in)
+            name = f"{STEM}conv_{index}."
+            shape = (channels, TAPS * TAPS * channels_in)
             read = self._whole(name + "conv.weight", _filter_rows)
             yield PackedTensor(0, f"stem.{index}.filter", "f32", "panel", shape, read)
             yield self._vector(f"stem.{index}.norm", name + "norm.weight", (channels,))
             channels_in = channels
-        yield self._matrix("input", f"{_STEM}input_proj_linear.weight")
+        yield self._matrix("input", f"{STEM}input_proj_linear.weight")
 
     def block(self, layer: int) -> Iterator[PackedTensor]:
         ours, theirs = f"blocks.{layer}.", f"conformer.{layer}."
         config, width = self._config, self._config.hidden_size
-        for name, full in _MATRICES.items():
+        for name, full in MATRICES.items():
             yield self._matrix(ours + name, theirs + full)
-        for name, full in _NORMS.items():
+        for name, full in NORMS.items():
             yield self._vector(ours + name, theirs + full, (width,))
         yield self._vector(
-            f"{ours}attention.query_scale", theirs + _QUERY_SCALE, (config.head_dim,), _query_scale
+            f"{ours}attention.query_scale", theirs + QUERY_SCALE, (config.head_dim,), _query_scale
         )
         yield self._vector(
-            f"{ours}attention.position", theirs + _POSITION, (config.past_frames + 1, width),
+            f"{ours}attention.position", theirs + POSITION, (config.past_frames + 1, width),
             lambda dense: _position_rows(dense, config.past_frames),
         )  # fmt: skip
         yield self._vector(
-            f"{ours}conv.taps", theirs + _DEPTHWISE, (config.conv_kernel, width),
+            f"{ours}conv.taps", theirs + DEPTHWISE, (config.conv_kernel, width),
             lambda dense: dense[:, 0].T,
         )  # fmt: skip
 
@@ -195,13 +195,18 @@ def _query_scale(per_dim_scale: F32) -> F32:
 
 def _position_rows(projection: F32, past_frames: int) -> F32:
     """projection (d, d) -> (past_frames + 1, d): the projected signal of each distance, 0 first."""
-    count = projection.shape[1] // 2
+    signal = position_signal(projection.shape[1], past_frames)
+    rows: F32 = (signal @ projection.astype(np.float64).T).astype(np.float32)
+    return rows
+
+
+def position_signal(width: int, past_frames: int) -> F64:
+    """(past_frames + 1, width): sines and cosines of each distance, 0 first."""
+    count = width // 2
     # The reference computes the angles in float32: so far from zero it shows.
     steps = np.arange(count, dtype=np.float32) * np.float32(
         -math.log(_LONGEST_PERIOD) / max(count - 1, 1)
     )
     distance = np.arange(past_frames + 1, dtype=np.float32)
     angle = (distance[:, None] * np.exp(steps)).astype(np.float64)
-    signal = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
-    rows: F32 = (signal @ projection.astype(np.float64).T).astype(np.float32)
-    return rows
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)

@@ -19,7 +19,7 @@ from matryo.errors import CheckpointError
 TOWERS = ("vision", "audio")
 EMBEDDER_NORM, EMBEDDER_PROJECTION = "embedder.norm", "embedder.projection"
 # Read once a feature, and every feature passes through it: 4 bits would save 2 MB.
-_PROJECTION_KIND: Mapping[str, str] = {"f32": "f32", "bf16": "bf16", "q8": "q8", "q4": "q8"}
+PROJECTION_KIND: Mapping[str, str] = {"f32": "f32", "bf16": "bf16", "q8": "q8", "q4": "q8"}
 # Elements from large to small behind the panels, so that every tensor is aligned to its own.
 _ORDER = {"F32": 1, "I32": 1, "BF16": 2, "F16": 2, "I16": 2, "U8": 3, "I8": 3}
 
@@ -70,7 +70,7 @@ def _embedder(source: HuggingFaceSource, tower: str, weights: str) -> Iterator[S
     def rows(name: str) -> Any:
         return lambda first, last: tensors.read(name, slice(first, last))
 
-    kind = _PROJECTION_KIND[weights]
+    kind = PROJECTION_KIND[weights]
     yield PackedTensor(0, EMBEDDER_PROJECTION, kind, "panel", (hidden, width), rows(projection))
     yield PackedTensor(0, EMBEDDER_NORM, None, "", (width,), rows(norm))
 

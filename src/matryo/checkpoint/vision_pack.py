@@ -75,7 +75,7 @@ _ATTENTION = {
     "layer_scale.gamma": "gamma",
 }
 _PARTS = re.compile(r"blocks\.(\d{1,4})\.(\d{1,4})\.(.+)|msfa\.ffn\.(.+)")
-_DEPTHWISE = ("start", "middle", "key_down", "value_down")
+DEPTHWISE = ("start", "middle", "key_down", "value_down")
 
 
 class Source(Protocol):
@@ -225,6 +225,24 @@ def _canonical(name: str) -> str | None:
     return _OUTSIDE.get(name)
 
 
+def checkpoint_name(ours: str, parts: set[str], wide: bool) -> str:
+    """timm's name of a tensor: the inverse of `_canonical`.
+
+    parts: what the tensors of its block are called · wide: whether the block's `expand` is a filter
+    of several pixels
+    """
+    block, _, part = ours.rpartition(".")
+    if not block.startswith(("stages.", "fusion")) or ours == "fusion.norm":
+        return _inverse(_OUTSIDE)[ours]
+    here = block.replace("stages.", "blocks.").replace("fusion", "msfa.ffn") + "."
+    table = _ATTENTION if "query" in parts else _EDGE if wide else _INVERTED
+    return here + _inverse(table)[part]
+
+
+def _inverse(names: Mapping[str, str]) -> dict[str, str]:
+    return {ours: theirs for theirs, ours in names.items()}
+
+
 def _expected_name(ours: str, names: Mapping[str, str]) -> str:
     """How the checkpoint would call a tensor that it does not have."""
     block, _, part = ours.rpartition(".")
@@ -245,7 +263,7 @@ def _packed_shape(ours: str, shape: Shape) -> Shape:
     """Where the axes go; shapes of another rank are left for the structure to refuse."""
     if len(shape) != 4:
         return shape
-    if ours.rpartition(".")[2] in _DEPTHWISE:
+    if ours.rpartition(".")[2] in DEPTHWISE:
         return (*shape[2:], shape[0]) if shape[1] == 1 else shape
     return (shape[0], *shape[2:], shape[1])
 
@@ -254,6 +272,6 @@ def _arranged(ours: str, dense: F32) -> F32:
     """(Co, Ci, kh, kw) -> (Co, kh, kw, Ci); depthwise (C, 1, k, k) -> (k, k, C)."""
     if dense.ndim != 4:
         return dense
-    if ours.rpartition(".")[2] in _DEPTHWISE:
+    if ours.rpartition(".")[2] in DEPTHWISE:
         return dense[:, 0].transpose(1, 2, 0)
     return dense.transpose(0, 2, 3, 1)

@@ -26,6 +26,7 @@ from matryo.cli.search import search_sizes
 from matryo.cli.slice import slice_checkpoint
 from matryo.cli.train import train
 from matryo.cli.transcribe import transcribe
+from matryo.cli.unpack import unpack
 from matryo.cli.watch import watch
 
 
@@ -60,6 +61,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pull": pull,
     "convert": convert,
     "slice": slice_checkpoint,
+    "unpack": unpack,
     "train": train,
     "elasticize": elasticize,
     "info": info,
