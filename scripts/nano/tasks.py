@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from scripts.nano.corpus import cldr, finish
 from scripts.nano.corpus import rows as files
-from scripts.nano.corpus.sources import sha256
 
 from matryo.evaluate import metrics
 from matryo.evaluate.intervals import F64
@@ -155,8 +154,8 @@ def read(asked: Asked, cache: Path) -> list[Question]:
     Raises SystemExit if the file is not the one that published figures are about.
     """
     path = cache / "heldout" / f"{asked.name}.jsonl"
-    if sha256(path) != expected()[f"heldout/{path.name}"]:
-        raise SystemExit(f"error: {path} is not the file that corpus/heldout.sha256 is about")
+    if finish.digest(path) != expected()[f"heldout/{path.name}"]:
+        raise SystemExit(f"error: {path} is not the file whose digest corpus/heldout.sha256 has")
     found = []
     for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
         if not line:
@@ -174,9 +173,8 @@ def read(asked: Asked, cache: Path) -> list[Question]:
 
 @once
 def expected() -> dict[str, str]:
-    """Hashes of the held-out rows."""
-    lines = [line.split() for line in finish.EXPECTED.read_text("utf-8").splitlines()]
-    return {name: digest for digest, name in lines}
+    """Digests of the held-out rows."""
+    return finish.published()
 
 
 def _accepted(document: Json, cache: Path) -> list[str]:

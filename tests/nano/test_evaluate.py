@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scripts.nano import evaluate, page, tasks
+from scripts.nano.corpus import finish
 from scripts.nano.corpus.cldr import Concept
 from scripts.nano.corpus.rows import chat, write
-from scripts.nano.corpus.sources import sha256
 from scripts.nano.tasks import KEYWORDS, TASKS, Asked
 
 import matryo
@@ -42,7 +42,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, listed in rows.items():
         write(tmp_path / "heldout" / f"{name}.jsonl", listed)
     found = {
-        f"heldout/{path.name}": sha256(path) for path in (tmp_path / "heldout").glob("*.jsonl")
+        f"heldout/{path.name}": finish.digest(path)
+        for path in (tmp_path / "heldout").glob("*.jsonl")
     }
     monkeypatch.setattr(tasks, "expected", lambda: found)
     return tmp_path
@@ -68,7 +69,7 @@ def test_rows_come_in_parts_and_other_rows_are_refused(cache: Path) -> None:
     assert parts == ["to English", "from English", "between the others"]
     with (cache / "heldout/facts.jsonl").open("a") as file:
         file.write("\n")
-    with pytest.raises(SystemExit, match=r"facts\.jsonl is not the file that"):
+    with pytest.raises(SystemExit, match=r"facts\.jsonl is not the file"):
         tasks.read(asked("facts"), cache)
 
 
@@ -79,7 +80,7 @@ def test_another_name_of_a_concept_is_accepted(
     monkeypatch.setattr(tasks, "_concepts", lambda cache: {"🥚": egg})
     rows = [chat("emoji", "en", "Caption in English.", "egg", concept="🥚")]
     write(cache / "heldout/emoji.jsonl", rows)
-    tasks.expected()["heldout/emoji.jsonl"] = sha256(cache / "heldout/emoji.jsonl")
+    tasks.expected()["heldout/emoji.jsonl"] = finish.digest(cache / "heldout/emoji.jsonl")
     made, _ = items(asked("emoji"), cache)
     exact, accepted = asked("emoji").metrics
     for answer, right in (("Egg.", (1, 1)), ("food", (0, 1)), ("hen", (0, 0))):
@@ -92,7 +93,7 @@ def test_keywords_are_counted_one_by_one(cache: Path) -> None:
     more = {"accepted": ["hen", "egg", "farm", "bird"]}
     rows = [chat("emoji_keywords", "en", "Keywords in English.", "hen, egg, farm", **more)]
     write(cache / "heldout/emoji_keywords.jsonl", rows)
-    tasks.expected()["heldout/emoji_keywords.jsonl"] = sha256(
+    tasks.expected()["heldout/emoji_keywords.jsonl"] = finish.digest(
         cache / "heldout/emoji_keywords.jsonl"
     )
     made, _ = items(asked("emoji_keywords"), cache)

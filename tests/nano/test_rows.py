@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from scripts.nano.corpus import clips, finish, leaks, prompts, rows, translation
+from scripts.nano.corpus import clips, finish, leaks, prompts, rows, sources, translation
 from scripts.nano.corpus.clips import Clip
 from scripts.nano.corpus.languages import LANGUAGES
 
@@ -137,6 +137,17 @@ def test_manifest_counts_and_hashes(tmp_path: Path) -> None:
     assert [line.split()[1] for line in lines] == [
         "heldout/emoji.jsonl", "heldout/prose.jsonl", "heldout/pics/heldout.png",
     ]  # fmt: skip
+
+
+def test_a_digest_is_of_what_is_asked_not_of_how_long_a_clip_became(tmp_path: Path) -> None:
+    digests = []
+    for length, said in ((1.25, "Due."), (1.27, "Due."), (1.25, "Tre.")):
+        row = clips.transcription(clip(True, "kokoro im_nicola", said), length)
+        rows.write(tmp_path / "speech.jsonl", [row])
+        digests.append(finish.digest(tmp_path / "speech.jsonl"))
+    assert digests[0] == digests[1] != digests[2]
+    rows.write(tmp_path / "prose.jsonl", [{"text": "Á"}])
+    assert finish.digest(tmp_path / "prose.jsonl") == sources.sha256(tmp_path / "prose.jsonl")
 
 
 def test_a_leak_or_a_missing_picture_stops_the_build(tmp_path: Path) -> None:
