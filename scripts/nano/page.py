@@ -190,6 +190,28 @@ def nesting(document: Json) -> Iterator[str]:
     for name, task in document["tasks"].items():
         cells = [text_of(one) for one in (*task["bits"], *task["percent"])]
         yield f"| {TITLES[name]} ({task['items']}) | " + " | ".join(cells) + " |"
+    tasks = list(document["tasks"].values())
+    bits = [pooled([task["bits"][at] for task in tasks], [1.0] * len(tasks))
+            for at in range(len(document["compared"]))]  # fmt: skip
+    percent = []
+    for at, difference in enumerate(document["differences"]):
+        beside = document["compared"].index(difference.partition(" beside ")[2])
+        weights = [task["bits"][beside]["value"] for task in tasks]
+        percent.append(pooled([task["percent"][at] for task in tasks], weights))
+    yield "| all kinds alike | " + " | ".join(map(text_of, (*bits, *percent))) + " |"
+
+
+def pooled(figures: Sequence[Json], weights: Sequence[float]) -> Json:
+    """The weighted mean of figures of independent items, and its interval."""
+    whole = sum(weights)
+    value = sum(one["value"] * w for one, w in zip(figures, weights, strict=True)) / whole
+    found = {"value": value}
+    for end in ("low", "high"):
+        squares = (((one[end] - one["value"]) * w) ** 2
+                   for one, w in zip(figures, weights, strict=True))  # fmt: skip
+        distance = sum(squares) ** 0.5 / whole
+        found[end] = value - distance if end == "low" else value + distance
+    return found
 
 
 def measured(document: Json, beside: Json | None, nested: Json | None) -> str:

@@ -55,3 +55,13 @@ def test_the_page_has_a_column_for_each() -> None:
     )
     assert [line.count("|") for line in lines[-3:]] == [5, 5, 5]
     assert "`width` 600" in lines[0] and "`small` 1.00 M" in lines[2]
+
+
+def test_all_kinds_alike_is_the_ratio_of_the_mean_bits() -> None:
+    """Its interval is narrower than either's: the kinds are independent."""
+    ours, theirs = (3.0, 2.2), (2.0, 2.0)
+    percent = [{"value": v, "low": v - 3, "high": v + 4} for v in (50.0, 10.0)]
+    found = page.pooled(percent, theirs)
+    assert found["value"] == pytest.approx(100 * (sum(ours) / sum(theirs) - 1))
+    assert (found["low"], found["high"]) == pytest.approx((30 - 3 / 2**0.5, 30 + 4 / 2**0.5))
+    assert page.pooled(percent[:1], [0.7]) == pytest.approx(percent[0])
