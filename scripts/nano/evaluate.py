@@ -39,19 +39,24 @@ from matryo.plan import Plan
 from matryo.search.measure import Meter, device
 
 RUNGS = ("tiny", "small", "medium", "large")
-MIXED = "mixed"
-"""A plan that is no rung: the layers that others read are wide, those that read are narrow."""
+MIXES = ("mixed", "steep")
+"""Plans that are no rungs. mixed: the widths of the two middle rungs by turns · steep: the layers
+that others read are the widest, those that read the narrowest
+"""
 SAMPLES = 3
 SEED = 0
 
 
 def sizes(model: Model) -> dict[str, Plan]:
-    """The rungs, smallest first, and the mixed plan."""
+    """The rungs, smallest first, and the mixed plans."""
     found = {name: model.plan(name) for name in RUNGS}
     wide, narrow = found[RUNGS[-1]].ffn_width, found[RUNGS[0]].ffn_width[-1]
+    pairs = enumerate(zip(found["small"].ffn_width, found["medium"].ffn_width, strict=True))
     owners = model.config.num_owners
-    widths = [*wide[:owners], *[narrow] * (len(wide) - owners)]
-    found[MIXED] = Plan.from_json({"ffn_width": widths}, model.config)
+    mixes = ([pair[n % 2] for n, pair in pairs],
+             [*wide[:owners], *[narrow] * (len(wide) - owners)])  # fmt: skip
+    for name, widths in zip(MIXES, mixes, strict=True):
+        found[name] = Plan.from_json({"ffn_width": widths}, model.config)
     return found
 
 
@@ -92,8 +97,8 @@ def figures(
     documents: Sequence[Json],
     parameters: Mapping[str, int],
 ) -> Json:
-    """For each metric every size, of all items and of each part; and how much better the mixed plan
-    is than the straight line, over effective parameters, between the rungs beside it.
+    """For each metric every size, of all items and of each part; and how much better mixed plans
+    are than the straight line, over effective parameters, between the rungs beside them.
     """
     blind = without_a_model(asked, items, documents)
     parts: dict[str, list[int]] = {}
@@ -116,7 +121,9 @@ def figures(
             "unit": metric.unit,
             "without_a_model": {"how": name, "value": value},
             "sizes": intervals.pop(""),
-            "mixed_above_the_line": above_the_line(metric, columns, parameters).to_json(),
+            "above_the_line": {
+                mix: above_the_line(metric, columns, parameters, mix).to_json() for mix in MIXES
+            },
             "parts": {
                 part: {"items": len(places[part]), "sizes": one} for part, one in intervals.items()
             },
@@ -125,10 +132,10 @@ def figures(
 
 
 def above_the_line(
-    metric: Metric, columns: Mapping[str, F64], parameters: Mapping[str, int]
+    metric: Metric, columns: Mapping[str, F64], parameters: Mapping[str, int], mix: str
 ) -> Interval:
     """Positive where the mixed plan is better; over the same resamples for all three plans."""
-    mixed = parameters[MIXED]
+    mixed = parameters[mix]
     below = max((one for one in RUNGS if parameters[one] <= mixed), key=lambda one: parameters[one])
     above = min((one for one in RUNGS if parameters[one] > mixed), key=lambda one: parameters[one])
     share = (mixed - parameters[below]) / (parameters[above] - parameters[below])
@@ -139,7 +146,7 @@ def above_the_line(
         better: F64 = sign * (own - (1.0 - share) * lower - share * upper)
         return better
 
-    of_all = [columns[name] for name in (MIXED, below, above)]
+    of_all = [columns[name] for name in (mix, below, above)]
     return Bootstrap(len(of_all[0]), SEED).combined(of_all, value)
 
 

@@ -57,21 +57,28 @@ def text_of(figure: Json, *, bold: bool = False) -> str:
     return f"{value} [{figure['low']:.{places}f}, {figure['high']:.{places}f}]"
 
 
+def rungs(document: Json) -> tuple[list[str], list[str]]:
+    """Names of the sizes that were trained, and of the plans between them."""
+    metric = next(iter(next(iter(document["tasks"].values()))["metrics"].values()))
+    mixes = list(metric["above_the_line"])
+    return [size for size in document["sizes"] if size not in mixes], mixes
+
+
 def quality(document: Json) -> Iterator[str]:
-    """One row a metric of a task, one column a size."""
-    sizes = list(document["sizes"])
+    """One row a metric of a task, one column a rung, and how plans that are none compare."""
+    sizes, mixes = rungs(document)
     yield (
         "| task (items) | counts | "
-        + " | ".join(sizes)
-        + " | mixed, above the line | without a model |"
+        + " | ".join([*sizes, *(f"{mix}, above the line" for mix in mixes)])
+        + " | without a model |"
     )
-    yield "|---|---|" + "---|" * (len(sizes) + 2)
+    yield "|---|---|" + "---|" * (len(sizes) + len(mixes) + 1)
     for name, task in document["tasks"].items():
         for number, (metric, found) in enumerate(task["metrics"].items()):
             title = f"{TITLES[name]} ({task['items']})" if number == 0 else ""
             arrow = "↑" if found["higher_is_better"] else "↓"
             cells = [text_of(found["sizes"][size], bold=size == "large") for size in sizes]
-            cells.append(text_of(found["mixed_above_the_line"]))
+            cells += [text_of(found["above_the_line"][mix]) for mix in mixes]
             blind = found["without_a_model"]
             cells.append(f"{blind['value']:.3g} ({blind['how']})")
             yield f"| {title} | {UNITS[metric]} {arrow} | " + " | ".join(cells) + " |"
@@ -284,22 +291,22 @@ def draw(document: Json, path: Path) -> None:
             size: (one["effective_parameters"] / 1e6, found["sizes"][size])
             for size, one in document["sizes"].items()
         }
-        rungs = {size: x for size, (x, _) in points.items() if size != "mixed"}
-        values = [points[size][1]["value"] for size in rungs]
-        axes.plot([*rungs.values()], values, color="tab:blue", lw=1)
+        trained = {size: points[size][0] for size in rungs(document)[0]}
+        values = [points[size][1]["value"] for size in trained]
+        axes.plot([*trained.values()], values, color="tab:blue", lw=1)
         for size, (x, y) in points.items():
             bars = [[y["value"] - y["low"]], [y["high"] - y["value"]]]
-            colour = "tab:blue" if size in rungs else "tab:orange"
+            colour = "tab:blue" if size in trained else "tab:orange"
             axes.errorbar([x], [y["value"]], yerr=bars, fmt="o", color=colour, capsize=3)
         _bound(axes, found)
-        axes.set_xticks([*rungs.values()], [f"{size}\n{x:.1f}" for size, x in rungs.items()])
+        axes.set_xticks([*trained.values()], [f"{size}\n{x:.1f}" for size, x in trained.items()])
         better = "more" if found["higher_is_better"] else "less"
         unit = UNITS[metric].partition(",")[0]
         axes.set(title=TITLES[name], ylabel=f"{unit} ({better} is better)")
         axes.margins(x=0.12)
         axes.grid(alpha=0.3)
     figure.supxlabel(
-        "sizes, effective parameters in millions; orange: a mixed plan, no size of the training",
+        "sizes, effective parameters in millions; orange: mixed and steep, which were not trained",
         fontsize="medium",
     )
     figure.savefig(path, dpi=90, metadata={"Software": None})

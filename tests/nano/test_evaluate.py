@@ -125,8 +125,10 @@ def test_what_needs_no_model(cache: Path) -> None:
 def test_the_document_has_every_size_and_part(cache: Path) -> None:
     with matryo.load(threads=1) as model, Store(cache / "results.sqlite") as store:
         plans = evaluate.sizes(model)
-        assert list(plans) == [*evaluate.RUNGS, evaluate.MIXED]
-        assert plans["mixed"] not in [model.plan(name) for name in evaluate.RUNGS]
+        assert list(plans) == [*evaluate.RUNGS, *evaluate.MIXES]
+        assert not {*map(plans.get, evaluate.MIXES)} & {*map(plans.get, evaluate.RUNGS)}
+        parameters = evaluate.effective(model, plans)
+        assert 2 * parameters["mixed"] == parameters["small"] + parameters["medium"]
         document = {
             name: evaluate.measure(asked(name), cache, model, plans, store)
             for name in ("facts", "prose")
@@ -146,12 +148,12 @@ def test_the_document_has_every_size_and_part(cache: Path) -> None:
 
 
 def test_the_mixed_plan_is_compared_with_the_line_between_its_neighbours() -> None:
-    parameters = {"tiny": 1, "small": 2, "medium": 4, "large": 8, "mixed": 3}
-    shares = {"tiny": 0, "small": 2, "medium": 6, "large": 9, "mixed": 5}
+    parameters = {"tiny": 1, "small": 2, "medium": 4, "large": 8, "mix": 3}
+    shares = {"tiny": 0, "small": 2, "medium": 6, "large": 9, "mix": 5}
     columns = {name: np.array([[share, 10.0]] * 4) for name, share in shares.items()}
     exact, wer = asked("flags").metrics[0], asked("transcribe_kokoro").metrics[0]
     for metric, better in ((exact, 10.0), (wer, -10.0)):
-        found = evaluate.above_the_line(metric, columns, parameters)
+        found = evaluate.above_the_line(metric, columns, parameters, "mix")
         assert (found.value, found.low, found.high) == pytest.approx((better, better, better))
 
 
