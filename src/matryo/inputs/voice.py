@@ -245,7 +245,7 @@ def levels(frames: Samples) -> Samples:
     """Decibels (n,) of frames (n, FRAME), their constant part left out."""
     power = np.square(frames - frames.mean(axis=1, keepdims=True)).mean(axis=1)
     found: Samples = 10 * np.log10(np.maximum(power, 10 ** (_QUIETEST_DB / 10)))
-    return found
+    return np.maximum(found, _QUIETEST_DB)  # numpy's logarithm of it may be a rounding below
 
 
 def joined_pieces(pieces: Iterable[Piece]) -> list[Piece]:
