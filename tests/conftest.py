@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,8 @@ from matryo.train import importable
 if TYPE_CHECKING:
     from transformers import Gemma3nForCausalLM
 
+NEEDED_BYTES = 1 << 30  # measured: 0.5 GB at most at a time
+
 # On import: conftest files below this one import transformers before pytest_configure runs.
 importable.install()
 
@@ -25,6 +29,18 @@ importable.install()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "parity: compares with transformers; needs torch")
     config.addinivalue_line("markers", "weights: needs a released checkpoint on this machine")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A full disk fails a thousand tests; this says it once."""
+    place = tempfile.gettempdir()
+    free = shutil.disk_usage(place).free
+    if free < NEEDED_BYTES:
+        pytest.exit(
+            f"{place} has {free >> 20} MB free, the tests take up to {NEEDED_BYTES >> 20}: "
+            "make room, or set TMPDIR to another disk",
+            returncode=2,
+        )
 
 
 def pytest_report_header() -> list[str]:
