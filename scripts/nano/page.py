@@ -45,6 +45,7 @@ DRAWN = (
     ("prose", "bits_per_byte"), ("transcribe_espeak", "wer"), ("transcribe_prompts", "wer"),
     ("speech_translate_espeak", "chrf"),
 )  # fmt: skip
+STYLES = {"mixed": ("tab:orange", "s"), "steep": ("tab:brown", "v")}  # colour and marker
 
 
 def text_of(figure: Json, *, bold: bool = False) -> str:
@@ -296,8 +297,8 @@ def draw(document: Json, path: Path) -> None:
         axes.plot([*trained.values()], values, color="tab:blue", lw=1)
         for size, (x, y) in points.items():
             bars = [[y["value"] - y["low"]], [y["high"] - y["value"]]]
-            colour = "tab:blue" if size in trained else "tab:orange"
-            axes.errorbar([x], [y["value"]], yerr=bars, fmt="o", color=colour, capsize=3)
+            colour, marker = STYLES.get(size, ("tab:blue", "o"))
+            axes.errorbar([x], [y["value"]], yerr=bars, fmt=marker, color=colour, capsize=3)
         _bound(axes, found)
         axes.set_xticks([*trained.values()], [f"{size}\n{x:.1f}" for size, x in trained.items()])
         better = "more" if found["higher_is_better"] else "less"
@@ -306,7 +307,7 @@ def draw(document: Json, path: Path) -> None:
         axes.margins(x=0.12)
         axes.grid(alpha=0.3)
     figure.supxlabel(
-        "sizes, effective parameters in millions; orange: mixed and steep, which were not trained",
+        "sizes, effective parameters in millions; not trained: mixed (square), steep (triangle)",
         fontsize="medium",
     )
     figure.savefig(path, dpi=90, metadata={"Software": None})
