@@ -23,6 +23,9 @@ from typing import Any
 
 MANIFEST = Path(__file__).with_name("sources.json")
 
+# Python before 3.11.4 has no filters; what is unpacked is known by its SHA-256.
+_FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
 
 def packages() -> dict[str, dict[str, Any]]:
     """The manifest's entries by key."""
@@ -82,7 +85,7 @@ def unpack(archive: Path, patterns: list[str], target: Path) -> None:
         else:
             with tarfile.open(fileobj=tar_of(archive)) as file:
                 members = [m for m in file if fits(m.name.removeprefix("./"), patterns)]
-                file.extractall(root, members, filter="data")
+                file.extractall(root, members, **_FILTER)
         if not any(root.iterdir()):
             raise SystemExit(f"{archive.name}: nothing in it fits {', '.join(patterns)}")
         root.rename(target)
