@@ -69,7 +69,7 @@ def test_rows_come_in_parts_and_other_rows_are_refused(cache: Path) -> None:
     assert parts == ["to English", "from English", "between the others"]
     with (cache / "heldout/facts.jsonl").open("a") as file:
         file.write("\n")
-    with pytest.raises(SystemExit, match=r"facts\.jsonl is not the file"):
+    with pytest.raises(SystemExit, match=r"facts\.jsonl is not the file whose digest"):
         tasks.read(asked("facts"), cache)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,23 @@ class PackedModel:
                     )
                 found[name] = array
         return found
+
+    def array(self, arrays: Mapping[str, Array], name: str) -> Array:
+        """One of these arrays. Raises CheckpointError if there is no such tensor."""
+        try:
+            return arrays[name]
+        except KeyError:
+            raise CheckpointError("no such tensor", file=str(self.directory), tensor=name) from None
+
+    def ple_tables(self) -> dict[str, list[int]]:
+        """Tables of per-layer embeddings, and the layers whose slots lie side by side in each."""
+        tables: dict[str, list[int]] = {}
+        seen: set[int] = set()
+        for number, shell in enumerate(self.shells):
+            if added := [layer for layer in shell.layers if layer not in seen]:
+                tables[f"ple.{number}"] = added
+            seen.update(added)
+        return tables
 
     def forget(self, name: str) -> None:
         """Tells the system that tensor `name` of a shell is not needed in memory now; it stays

@@ -40,7 +40,7 @@ Array = npt.NDArray[Any]
 
 SHARD_BYTES = 4 << 30
 BLOCK_BYTES = 32 << 20  # copied at a time
-_METADATA = {"format": "pt"}  # what transformers asks of a file
+METADATA = {"format": "pt"}  # what transformers asks of a file
 _PLE_TABLE, _PLE_PROJECTION = (
     "embed_tokens_per_layer.weight",
     "per_layer_model_projection.weight",
@@ -95,7 +95,7 @@ def slice_checkpoint(
         shards = _shards(tensors)
         done = 0
         for name, shard in shards.items():
-            write_tensors(target / name, shard, _METADATA, part_of(progress, done, total))
+            write_tensors(target / name, shard, METADATA, part_of(progress, done, total))
             done += sum(tensor.num_bytes for tensor in shard)
         copy_beside(source.directory, target, TEXT_FILES)
         if len(shards) > 1:

@@ -259,16 +259,10 @@ class _Cutter:
                 f"between layers: slice the Hugging Face directory and convert the slice",
                 file=str(self.source.directory),
             )
-        tables: dict[str, list[int]] = {}
+        tables = self.source.ple_tables()
         places: list[tuple[str, int]] = []  # table and slot of each layer
-        seen: set[int] = set()
-        for number, shell in enumerate(self.source.shells):
-            if added := [layer for layer in shell.layers if layer not in seen]:
-                tables[f"ple.{number}"] = added
-                self._check(
-                    f"ple.{number}", "rows", config.ple_vocab_size, len(added) * config.ple_dim
-                )
-            seen.update(added)
+        for table, held in tables.items():
+            self._check(table, "rows", config.ple_vocab_size, len(held) * size)
         for layer in layers:
             table = next(name for name, held in tables.items() if layer in held)
             places.append((table, tables[table].index(layer)))
@@ -308,12 +302,7 @@ class _Cutter:
         return CutTensor(name, dtype, (length, *first.shape[1:]), read)
 
     def _array(self, name: str) -> Array:
-        try:
-            return self.arrays[name]
-        except KeyError:
-            raise CheckpointError(
-                "no such tensor", file=str(self.source.directory), tensor=name
-            ) from None
+        return self.source.array(self.arrays, name)
 
     def _check(self, name: str, layout: str, rows: int, cols: int) -> None:
         self._array(name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from matryo.checkpoint.beside import CONFIG, PLANS, TEXT_FILES, copy_beside
 from matryo.checkpoint.convert import matryo_version
 from matryo.checkpoint.packed import PackedModel
-from matryo.checkpoint.slice import CutTensor
+from matryo.checkpoint.slice import METADATA, CutTensor
 from matryo.checkpoint.text_tensors import (
     FFN_MATRICES,
     LAYER_MATRICES,
@@ -30,7 +30,6 @@ from matryo.checkpoint.text_tensors import (
 from matryo.checkpoint.writing import Progress, own_directory, part_of, unfinished, write_tensors
 from matryo.config import NUM_STREAMS
 from matryo.errors import CheckpointError
-from matryo.kernels.layer import OWNER_ONLY
 from matryo.plan import rungs
 from matryo.quantize import PANEL, kind_of, stored_as, unpack
 
@@ -38,7 +37,6 @@ F32 = npt.NDArray[np.float32]
 Read = Callable[[int, int], F32]  # rows [first, last) as float32
 
 WEIGHTS_FILE = "model.safetensors"
-_METADATA = {"format": "pt"}  # what transformers asks of a file
 
 
 def unpack_checkpoint(
@@ -57,7 +55,7 @@ def unpack_checkpoint(
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     with own_directory(target, wait=False), unfinished(target, key, total):
         path = target / WEIGHTS_FILE
-        write_tensors(path, tensors, _METADATA, part_of(progress, 0, total))
+        write_tensors(path, tensors, METADATA, part_of(progress, 0, total))
         copy_beside(source.directory, target, (*TEXT_FILES, PLANS, CONFIG))
     return path
 
@@ -87,7 +85,7 @@ class _Text:
 
     def __init__(self, source: PackedModel) -> None:
         self.source, self.config = source, source.config
-        self.arrays = source.tensors()
+        self.arrays, self.shapes = source.tensors(), text_shapes(source.config)
         document = json.loads((source.directory / CONFIG).read_text(encoding="utf-8"))
         self.prefix = "model.language_model." if "text_config" in document else "model."
 
@@ -97,7 +95,7 @@ class _Text:
             reads |= self._layer(layer)
         return [
             CutTensor(self.prefix + name, "F32", shape, reads[name])
-            for name, shape in text_shapes(self.config).items()
+            for name, shape in self.shapes.items()
         ]
 
     def _outer(self) -> Iterator[tuple[str, Read]]:
@@ -115,15 +113,14 @@ class _Text:
                 yield f"altup_{full}.{i}.weight", read
 
     def _layer(self, layer: int) -> dict[str, Read]:
-        prefix, shapes = f"layers.{layer}.", text_shapes(self.config)
-        dead = OWNER_ONLY if layer >= self.config.num_owners else frozenset()
-        reads = {}
+        """Of what the layer has: one that reads other K/V has none."""
+        prefix, reads = f"layers.{layer}.", {}
         for key, name in LAYER_MATRICES.items():
-            if key not in dead:
-                rows, cols = shapes[prefix + name]
+            if prefix + name in self.shapes:
+                rows, cols = self.shapes[prefix + name]
                 reads[prefix + name] = self._matrix(prefix + key, "panel", rows, cols)
         for key, name in LAYER_VECTORS.items():
-            if key not in dead:
+            if prefix + name in self.shapes:
                 reads[prefix + name] = self._vector(prefix + key)
         for key, name in FFN_MATRICES.items():
             reads[prefix + name] = self._ffn(layer, key)
@@ -141,24 +138,20 @@ class _Text:
             pieces.append((self._matrix(name, layout, *shape), shape[0]))
             start = end
 
-        def read(first: int, last: int) -> F32:
-            if turned:
-                return np.concatenate([piece(first, last) for piece, _ in pieces], axis=1)
-            whole = np.concatenate([piece(0, rows) for piece, rows in pieces])
-            return whole.T[first:last] if key == "down" else whole[first:last]
-
-        return read
+        if turned:
+            return lambda first, last: np.concatenate(
+                [piece(first, last) for piece, _ in pieces], axis=1
+            )
+        units = _stacked(pieces)
+        return (lambda first, last: units(0, start).T[first:last]) if key == "down" else units
 
     def _ple(self) -> Read:
         """Slots of all layers of every token, in the order of the layers."""
         size, rows = self.config.ple_dim, self.config.ple_vocab_size
-        tables: list[tuple[Read, list[int]]] = []
-        seen: set[int] = set()
-        for number, shell in enumerate(self.source.shells):
-            if added := [layer for layer in shell.layers if layer not in seen]:
-                read_slots = self._matrix(f"ple.{number}", "rows", rows, len(added) * size)
-                tables.append((read_slots, added))
-            seen.update(added)
+        tables = [
+            (self._matrix(name, "rows", rows, len(layers) * size), layers)
+            for name, layers in self.source.ple_tables().items()
+        ]
 
         def read(first: int, last: int) -> F32:
             slots = np.empty((last - first, self.config.num_layers, size), np.float32)
@@ -172,11 +165,7 @@ class _Text:
         size = self.config.ple_dim
         names = [f"layers.{n}.ple_model_projection" for n in range(self.config.num_layers)]
         parts = [self._matrix(name, "panel", size, self.config.hidden_size) for name in names]
-
-        def read(first: int, last: int) -> F32:
-            return np.concatenate([part(0, size) for part in parts])[first:last]
-
-        return read
+        return _stacked([(part, size) for part in parts])
 
     def _matrix(self, name: str, layout: str, rows: int, cols: int) -> Read:
         kind = kind_of(name, self.source.weights)
@@ -202,9 +191,21 @@ class _Text:
         return lambda first, last: array[first:last]
 
     def _array(self, name: str) -> npt.NDArray[Any]:
-        try:
-            return self.arrays[name]
-        except KeyError:
-            raise CheckpointError(
-                "no such tensor", file=str(self.source.directory), tensor=name
-            ) from None
+        return self.source.array(self.arrays, name)
+
+
+def _stacked(pieces: Sequence[tuple[Read, int]]) -> Read:
+    """Matrices, each with its number of rows, one below the other; what is not asked for is not
+    unpacked.
+    """
+
+    def read(first: int, last: int) -> F32:
+        parts, start = [], 0
+        for piece, rows in pieces:
+            low, high = max(first - start, 0), min(last - start, rows)
+            if low < high:
+                parts.append(piece(low, high))
+            start += rows
+        return np.concatenate(parts)
+
+    return read

@@ -24,7 +24,6 @@ from matryo.checkpoint.packed import PackedModel
 from matryo.checkpoint.slice import CutTensor
 from matryo.checkpoint.tower_source import PREFIXES
 from matryo.checkpoint.towers import EMBEDDER_NORM, EMBEDDER_PROJECTION, PROJECTION_KIND, TOWERS
-from matryo.errors import CheckpointError
 from matryo.kernels.reference_dense import DenseMatrix, dense_weights
 from matryo.kernels.reference_pack import bf16_values
 from matryo.quantize import unpack
@@ -40,8 +39,8 @@ def tower_tensors(source: PackedModel) -> list[CutTensor]:
     found: list[CutTensor] = []
     for tower in source.towers:
         arrays = source.tower_tensors(tower)
-        norm = _array(source, arrays, EMBEDDER_NORM)
-        stored = _array(source, arrays, EMBEDDER_PROJECTION)
+        norm = source.array(arrays, EMBEDDER_NORM)
+        stored = source.array(arrays, EMBEDDER_PROJECTION)
         kind, shape = PROJECTION_KIND[source.weights], (source.config.hidden_size, len(norm))
         projection = unpack(kind, "panel", *shape, stored)
         embedder = {
@@ -66,7 +65,7 @@ class _HardRows:
 
     def __init__(self, source: PackedModel) -> None:
         self.source = source
-        self.table = _array(source, source.tensors(), "multimodal")
+        self.table = source.array(source.tensors(), "multimodal")
         document = json.loads((source.directory / CONFIG).read_text(encoding="utf-8"))
         self.counts = {tower: int(document[f"{tower}_config"]["vocab_size"]) for tower in TOWERS}
 
@@ -114,7 +113,7 @@ def _audio(
     ours_of = {theirs: ours for ours, theirs in (audio_pack.MATRICES | audio_pack.NORMS).items()}
 
     def stored(name: str) -> Array:
-        return _array(source, arrays, name)
+        return source.array(arrays, name)
 
     def matrix(name: str, shape: tuple[int, ...], kind: str = kind) -> F32:
         rows, cols = shape
@@ -157,13 +156,6 @@ def _position_projection(rows: Array, width: int) -> F32:
     """The smallest projection (d, width) of the position signal that gives these rows."""
     signal = audio_pack.position_signal(width, len(rows) - 1)
     return _float32((np.linalg.pinv(signal) @ rows.astype(np.float64)).T)
-
-
-def _array(source: PackedModel, arrays: Mapping[str, Array], name: str) -> Array:
-    try:
-        return arrays[name]
-    except KeyError:
-        raise CheckpointError("no such tensor", file=str(source.directory), tensor=name) from None
 
 
 def _float32(values: npt.NDArray[Any]) -> F32:

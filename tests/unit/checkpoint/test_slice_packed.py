@@ -34,14 +34,6 @@ PLANS = {
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("hub")
-    write_checkpoint(directory, dtype="BF16")
-    write_json(directory / "tokenizer.json", {"model": {}})
-    return directory
-
-
-@pytest.fixture(scope="module")
 def packed(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("packed") / "q4"
     convert(hub, directory, "q4")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import matryo
-from helpers.files import contents, write_checkpoint, write_json
+from helpers.files import contents
 from matryo.checkpoint.convert import convert
 from matryo.checkpoint.packed import PackedModel
 from matryo.checkpoint.safetensors import SafetensorsFile
@@ -25,15 +25,6 @@ from matryo.loading.home import find_directory
 
 def shells(directory: Path) -> dict[str, bytes]:
     return {name: data for name, data in contents(directory).items() if name.startswith("shell-")}
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Text alone: sparse and dense layers, owners and readers, three shells. Read only."""
-    directory = tmp_path_factory.mktemp("hub")
-    write_checkpoint(directory, dtype="BF16")
-    write_json(directory / "tokenizer.json", {"model": {}})
-    return directory
 
 
 @pytest.mark.parametrize("weights", ["f32", "bf16", "q8"])
