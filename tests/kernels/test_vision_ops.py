@@ -4,7 +4,7 @@ stride of the model, both arithmetic classes, any number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,10 @@ from matryo.kernels import vision
 EPS = 1e-6
 KINDS = ["f32", "i8", "i16"]
 LIMITS = {"f32": 2e-5, "i8": 5e-3, "i16": 3e-4}  # behind a middle that is rounded
-QUANTIZE = {"i8": reference.quantize_filter, "i16": reference.quantize_finely}
+QUANTIZE: dict[str, Callable[[F32], tuple[Any, F32]]] = {
+    "i8": reference.quantize_filter,
+    "i16": reference.quantize_finely,
+}
 
 
 @pytest.fixture

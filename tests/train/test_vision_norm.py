@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
-from timm.layers import RmsNorm2d, RmsNormAct2d
+from timm.layers.norm import RmsNorm2d
+from timm.layers.norm_act import RmsNormAct2d
 
 from matryo.train.vision_norm import FusedNorm2d, FusedNormAct2d, fuse_norms
 
@@ -16,9 +18,9 @@ from matryo.train.vision_norm import FusedNorm2d, FusedNormAct2d, fuse_norms
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("kind", [RmsNorm2d, RmsNormAct2d])
 def test_values_and_gradients_are_those_of_timm(
-    kind: type[torch.nn.Module], layout: torch.memory_format
+    kind: type[RmsNorm2d], layout: torch.memory_format
 ) -> None:
-    more = {"act_layer": torch.nn.GELU} if kind is RmsNormAct2d else {}
+    more: dict[str, Any] = {"act_layer": torch.nn.GELU} if kind is RmsNormAct2d else {}
     plain = kind(24, eps=1e-6, **more)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():

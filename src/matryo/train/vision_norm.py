@@ -9,30 +9,31 @@ B pictures · C channels · H, W sides
 from __future__ import annotations
 
 import torch
-from timm.layers import RmsNorm2d, RmsNormAct2d
+from timm.layers.norm import RmsNorm2d
+from timm.layers.norm_act import RmsNormAct2d
 
 from matryo.train.fused import Norm
 
 
-class FusedNorm2d(RmsNorm2d):  # type: ignore[misc]
+class FusedNorm2d(RmsNorm2d):
     """Over the channels of each place of (B, C, H, W)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Values of x's shape and layout."""
         if not _fits(x):
-            return super().forward(x)  # type: ignore[no-any-return]
+            return super().forward(x)
         return _over_channels(x, self.weight, self.eps)
 
 
-class FusedNormAct2d(RmsNormAct2d):  # type: ignore[misc]
+class FusedNormAct2d(RmsNormAct2d):
     """The same, and then the activation."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Values of x's shape and layout."""
         if not _fits(x):
-            return super().forward(x)  # type: ignore[no-any-return]
-        x = _over_channels(x, self.weight, self.eps)
-        return self.act(self.drop(x))  # type: ignore[no-any-return]
+            return super().forward(x)
+        active: torch.Tensor = self.act(self.drop(_over_channels(x, self.weight, self.eps)))
+        return active
 
 
 _FUSED = {RmsNorm2d: FusedNorm2d, RmsNormAct2d: FusedNormAct2d}
@@ -53,5 +54,5 @@ def _fits(x: torch.Tensor) -> bool:
 
 
 def _over_channels(x: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
-    normed: torch.Tensor = Norm.apply(x.permute(0, 2, 3, 1), weight, eps)
+    normed: torch.Tensor = Norm.apply(x.permute(0, 2, 3, 1), weight, eps)  # type: ignore[no-untyped-call]
     return normed.permute(0, 3, 1, 2)
