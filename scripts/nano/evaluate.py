@@ -7,7 +7,7 @@ figures, 95 % intervals, what can be had without a model, sample answers and the
 
 A run that was stopped goes on where it was: results of rows are kept in CACHE/evaluation.sqlite,
 and the document is written anew after each task. `--tasks` measures some tasks anew and keeps the
-others, if they are of the same weights.
+others, if they are of the same weights; `device` is where the costs were measured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scripts.nano.corpus.finish import count
@@ -225,9 +224,28 @@ def heading(model: Model, directory: Path, cache: Path) -> Json:
             "files": {file.name: file.stat().st_size for file in sorted(directory.iterdir())},
         },
         "settings": {"seed": SEED, "kv": model.kv_kind, "numpy": np.__version__},
-        "device": {key: value for key, value in device().items() if key != "host"},
+        "device": _device(),
         "data": {f"{path.parent.name}/{path.stem}": count(path) for path in files},
     }
+
+
+def _device() -> Json:
+    """What the costs depend on beside the model."""
+    return {key: value for key, value in device().items() if key != "host"}
+
+
+def begun(document: Json, path: Path) -> Json:
+    """The document with what an earlier one measured of the same weights, and where its costs were
+    measured.
+    """
+    document = {**document, "sizes": {}, "tasks": {}}
+    if path.exists():
+        before = json.loads(path.read_text("utf-8"))
+        if before["model"]["identity"] == document["model"]["identity"]:
+            document |= {key: before[key] for key in ("sizes", "tasks")}
+            if before["sizes"]:
+                document["device"] = before["device"]
+    return document
 
 
 def main() -> None:
@@ -248,16 +266,11 @@ def main() -> None:
         matryo.load(arguments.model, threads=arguments.threads) as model,
         Store(cache / "evaluation.sqlite") as store,
     ):
-        document: dict[str, Any] = heading(model, arguments.model, cache)
-        document |= {"sizes": {}, "tasks": {}}
-        if arguments.output.exists():
-            before = json.loads(arguments.output.read_text("utf-8"))
-            if before["model"]["identity"] == document["model"]["identity"]:
-                document |= {key: before[key] for key in ("sizes", "tasks")}
+        document = begun(heading(model, arguments.model, cache), arguments.output)
         plans = sizes(model)
         for name in wanted:
             if name == "costs":
-                document["sizes"] = costs(model, arguments.model, plans)
+                document |= {"sizes": costs(model, arguments.model, plans), "device": _device()}
             else:
                 asked = next(one for one in TASKS if one.name == name)
                 document["tasks"][name] = measure(asked, cache, model, plans, store)

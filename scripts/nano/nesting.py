@@ -5,12 +5,14 @@ what each predicts of held-out texts, in bits a byte, and how they differ, with 
 
     python -m scripts.nano.nesting CACHE OUTPUT docs/results/nano-nesting.json [--steps 600]
 
-    width   the sizes of matryo-nano, one drawn a step, as it is trained itself
+    width   the sizes of matryo-nano, one drawn a step with its chances; a tenth of the steps draw
+            a random mix, of its own training a fifth
     alone   its `small`, on the same rows in the same order, and nothing else
     depth   the largest and its first five layers, about as large as `small`; both in one pass
             (`nesting: shared`), on the same rows for as many steps as cost what `width` costs
 
-All start from the same random weights. A run that was stopped continues; one that is done is kept.
+All start from the same random weights. A run that was stopped continues; one that is done is kept,
+and refused if it was of another recipe.
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ from matryo.train.recipe import Recipe
 
 INNER, DEEP = "small", "five"
 SEQUENCE = 256
+BATCH = 16
+COMMON = ("schedule", "rows", "accumulate", "objective", "optimizer")
+"""Of a recipe: what makes a finished run another one"""
 OBJECTIVES: Mapping[str, Json] = {
     "width": {"mode": "sample", "rungs": RUNGS, "mixes": 0.1},
     "alone": {"mode": "sample", "rungs": {INNER: 1.0}},
@@ -57,7 +62,10 @@ DIFFERENCES = (
 
 
 def recipe(cache: Path, output: Path, name: str, steps: int, rows: int) -> Json:
-    """One run, as JSON. rows: of a step, in batches of 16"""
+    """One run, as JSON. rows: of a step, in batches of 16; exits if they do not fill them"""
+    batch = min(rows, BATCH)
+    if rows < 1 or rows % batch:
+        raise SystemExit(f"error: --rows is {rows}; expected up to {BATCH}, or a multiple of it")
     text = config()["text_config"]
     return {
         "output": str(output / name),
@@ -81,8 +89,8 @@ def recipe(cache: Path, output: Path, name: str, steps: int, rows: int) -> Json:
         },
         "schedule": {"steps": steps, "warmup": min(40, steps // 4), "decay": 0.4},
         "export": {"dtype": "bf16", "packed": []},
-        "rows": min(rows, 16),
-        "accumulate": max(1, rows // 16),
+        "rows": batch,
+        "accumulate": rows // batch,
         "save_every": 50,
     }  # fmt: skip
 
@@ -110,9 +118,19 @@ def cost(given: Json) -> float:
 
 
 def train(given: Json, processes: int) -> Path:
-    """Runs it, or what is left of it; returns the checkpoint."""
+    """Runs it, or what is left of it; returns the checkpoint. Exits if there is a finished one of
+    another recipe.
+    """
     place = Path(given["output"]) / "hf"
     if place.is_dir():
+        before = json.loads((place.parent / "recipe.json").read_text("utf-8"))
+        now = Recipe.from_file(written(given)).to_json()
+        for key in COMMON:
+            if before[key] != now[key]:
+                raise SystemExit(
+                    f"error: {place.parent} holds a finished run of another recipe: {key} was "
+                    f"{before[key]}, is {now[key]}; delete it, or choose another OUTPUT"
+                )
         return place
     command = [sys.executable]
     if processes > 1:

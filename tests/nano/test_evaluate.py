@@ -147,6 +147,19 @@ def test_the_document_has_every_size_and_part(cache: Path) -> None:
     json.dumps(document, allow_nan=False)
 
 
+def test_costs_that_are_kept_stay_those_of_their_device(tmp_path: Path) -> None:
+    path = tmp_path / "nano.json"
+    here = {"model": {"identity": "a"}, "device": {"isa": "avx2"}}
+    assert evaluate.begun(here, path) == {**here, "sizes": {}, "tasks": {}}
+    there = {**here, "device": {"isa": "avx512"}, "sizes": {"tiny": {}}, "tasks": {"prose": {}}}
+    path.write_text(json.dumps(there))
+    assert evaluate.begun(here, path) == there
+    path.write_text(json.dumps({**there, "sizes": {}}))  # none were measured
+    assert evaluate.begun(here, path) == {**there, "sizes": {}, "device": here["device"]}
+    other = {**here, "model": {"identity": "b"}}
+    assert evaluate.begun(other, path) == {**other, "sizes": {}, "tasks": {}}
+
+
 def test_the_mixed_plan_is_compared_with_the_line_between_its_neighbours() -> None:
     parameters = {"tiny": 1, "small": 2, "medium": 4, "large": 8, "mix": 3}
     shares = {"tiny": 0, "small": 2, "medium": 6, "large": 9, "mix": 5}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scripts.nano import nesting, page
-from scripts.nano.tasks import BITS
+from scripts.nano.tasks import BITS, Json
 
 from matryo.evaluate.intervals import Bootstrap
+from matryo.train.recipe import Recipe
 
 
 def test_the_runs_read_the_same_rows_with_the_same_rates(tmp_path: Path) -> None:
@@ -29,6 +31,28 @@ def test_a_pass_in_common_costs_less_than_two(tmp_path: Path) -> None:
     # of the smaller size no more than its head: less than a step of each by itself.
     assert alone < width < depth < 1.7 * width
     assert cost("depth", 400) == pytest.approx(2 * depth)
+
+
+def test_a_finished_run_of_other_steps_or_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+
+    def given(name: str = "width", steps: int = 600, rows: int = 64) -> Json:
+        return nesting.recipe(tmp_path, tmp_path, name, steps, rows)
+
+    (tmp_path / "width" / "hf").mkdir(parents=True)
+    made = Recipe.from_file(nesting.written(given()), ["threads=1"]).to_json()
+    (tmp_path / "width" / "recipe.json").write_text(json.dumps(made))
+    assert nesting.train(given(), 1) == tmp_path / "width" / "hf"
+    with pytest.raises(SystemExit, match=r"width holds .* schedule was .*600.*, is .*400.*delete"):
+        nesting.train(given(steps=400), 1)
+    with pytest.raises(SystemExit, match="accumulate was 4, is 2; delete it, or choose"):
+        nesting.train(given(rows=32), 1)
+
+
+@pytest.mark.parametrize("rows", [0, 24, 40])
+def test_rows_that_fill_no_batches_are_refused(tmp_path: Path, rows: int) -> None:
+    with pytest.raises(SystemExit, match=f"--rows is {rows}; expected up to 16, or a multiple"):
+        nesting.recipe(tmp_path, tmp_path, "width", 600, rows)
 
 
 def test_percent_are_of_the_same_rows() -> None:

@@ -50,6 +50,12 @@ def test_files_keep_rows_and_an_order_of_their_own(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["facts.jsonl"]
 
 
+def test_line_ends_that_json_leaves_in_texts_end_no_row(tmp_path: Path) -> None:
+    listed = [rows.chat("sum", "en", f"a{end}b", f"c{end}") for end in "\u2028\u2029\x85\x1c\n"]
+    rows.write(tmp_path / "facts.jsonl", listed)
+    assert rows.read(tmp_path / "facts.jsonl") == listed
+
+
 def test_held_out_meanings_share_no_sentence_with_training() -> None:
     found = translation.meanings(1500)
     trained = [texts for texts in found if not translation.is_held_out(texts)]

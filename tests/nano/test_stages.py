@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,20 @@ def cache(tmp_path: Path) -> Path:
     (tmp_path / "train/emoji.jsonl").write_text("\n".join(rows))
     (tmp_path / "tokenizer").mkdir()
     return tmp_path
+
+
+def test_the_build_stops_where_the_recipes_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text(
+        '#!/bin/sh\ncase "$*" in *scripts.nano.stages*) echo words; exit 3; esac\necho "ran $*"\n'
+    )
+    (tmp_path / "python").chmod(0o755)
+    script = Path(__file__).parents[2] / "scripts/nano/build.sh"
+    done = subprocess.run(
+        ["sh", script, tmp_path, tmp_path], capture_output=True, text=True,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 3 and "matryo train" not in done.stdout
+    assert "ran -m scripts.nano.corpus" in done.stdout
 
 
 def test_the_shape_is_one_that_the_engine_runs() -> None:

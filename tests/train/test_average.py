@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.recipes import write_recipe
+from matryo.errors import ConfigError
 from matryo.train import resume
 from matryo.train.loop import main
 from matryo.train.recipe import Recipe, ScheduleRecipe
@@ -58,6 +59,17 @@ def test_a_longer_run_forgets_the_mean_of_the_shorter_one(tmp_path: Path) -> Non
     name = "model.layers.0.mlp.gate_proj.weight"
     torch.testing.assert_close(exported[name], torch.stack([w[name] for w in last]).mean(0))
     assert not torch.equal(exported[name], straight[name])
+
+
+def test_steps_that_were_taken_before_a_mean_was_asked_for_are_named(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, **OPTIONS)
+    run(path, "schedule.steps=5", "schedule.average=0")
+    with pytest.raises(ConfigError, match=r"mean from step 4 on, and 2 steps .*set it to 0, or"):
+        run(path, "schedule.steps=5", "schedule.average=0.5")
+    said: list[str] = []
+    main(Recipe.from_file(path), say=said.append)  # the last of the three steps is left
+    assert any("from step 4 on, and 2 steps were taken without it: it is over" in s for s in said)
+    run(path)  # a mean of some of its steps is no reason to refuse the export
 
 
 @pytest.mark.parametrize(("average", "first"), [(0.0, 11), (0.25, 9), (1.0, 1)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,11 @@ BAD: list[tuple[Any, str]] = [
     ({"messages": []}, "at least one"),
     ({"messages": [{"role": "user"}]}, "role and content"),
     ({"messages": [{"role": "user", "content": "a"}]}, "no message of the assistant"),
-    (asked(text("a"), answer="b", label=3), "texts, in 'label'"),
+    (asked(text("a"), answer="b", label={"a": 1}), "a text or a number, .* in 'label'"),
+    (asked({"type": ["image"], "image": "media/0.png"}, answer="b"), "expected items"),
+    (asked({"type": "image", "image": "a\0.png"}, answer="b"), "cannot be read: embedded null"),
+    (asked({"type": "image", "image": {"bytes": 3}}, answer="b"), "its name or .*, got int"),
+    (asked({"type": "image", "image": "media"}, answer="b"), "media"),
     (asked({"type": "image", "image": "gone.png"}, answer="b"), "gone.png: cannot be read"),
     (asked({"type": "image", "image": "media/0.wav"}, answer="b"), "0.wav"),
     (asked({"type": "audio", "audio": "media/0.png"}, answer="b"), "0.png"),
@@ -112,7 +118,7 @@ def test_a_row_that_cannot_be_used_is_named_or_skipped(
     header += (16000).to_bytes(4, "little") + (32000).to_bytes(4, "little") + b"\2\0\x10\0data"
     (tmp_path / "long.wav").write_bytes(header + long.nbytes.to_bytes(4, "little") + bytes(long))
     path = write_rows(tmp_path, [good[0], bad, *good[1:]])
-    with pytest.raises(InputError, match=f"rows.jsonl:2: .*{reason}.*bad_rows: skip"):
+    with pytest.raises(InputError, match=f"rows.jsonl:2: .*{reason}.*; repair it"):
         opened(checkpoint, path, longest=100)
     corpus = opened(checkpoint, path, longest=100, bad_rows="skip")
     assert corpus.num_rows(64) == len(good) and len(corpus.bad_rows) == 1
@@ -137,6 +143,82 @@ def test_media_are_decoded_once_and_as_at_run_time(checkpoint: Path, tmp_path: P
     (tmp_path / "media/1.png").unlink()  # the cache is of what was there
     with pytest.raises(InputError, match=r"1.png: cannot be read"):
         opened(checkpoint, tmp_path / "rows.jsonl")
+
+
+def test_a_file_that_was_missing_or_broken_is_used_once_it_is_there(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    path = write_rows(tmp_path, write_media(tmp_path))
+    whole = opened(checkpoint, path, bad_rows="skip")
+    picture = tmp_path / "media/1.png"
+    data = picture.read_bytes()
+    for damage in (picture.unlink, lambda: picture.write_bytes(b"no picture")):
+        damage()
+        notes: list[str] = []
+        for _ in range(2):  # read, and out of the cache
+            corpus = opened(checkpoint, path, bad_rows="skip", note=notes.append)
+            assert corpus.num_rows(64) == whole.num_rows(64) - 1
+        assert len(notes) == 2 and notes[0] == notes[1] and "1.png" in notes[0]
+        picture.write_bytes(data)
+        notes.clear()
+        corpus = opened(checkpoint, path, bad_rows="skip", note=notes.append)
+        assert (corpus.num_rows(64), corpus.digest, notes) == (
+            whole.num_rows(64), whole.digest, [],
+        )  # fmt: skip
+
+
+def test_another_picture_is_another_digest_and_another_time_is_not(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    path = write_rows(tmp_path, write_media(tmp_path))
+    first = opened(checkpoint, path)
+    os.utime(tmp_path / "media/0.png", ns=(1, 1))
+    assert opened(checkpoint, path).digest == first.digest
+    (tmp_path / "media/0.png").write_bytes((tmp_path / "media/1.png").read_bytes())
+    assert opened(checkpoint, path).digest != first.digest
+
+
+def test_the_digest_of_rows_without_media_is_that_of_their_ids(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """Runs that began with an earlier version go on."""
+    corpus = opened(checkpoint, write_rows(tmp_path, [asked(text("hi"), answer="yo")]))
+    digest = hashlib.sha256(corpus.chats.tobytes() + corpus.learned.tobytes())
+    digest.update(json.dumps(corpus.index).encode())
+    assert corpus.digest == digest.hexdigest()
+
+
+def test_numbers_are_labels(checkpoint: Path, tmp_path: Path) -> None:
+    rows = [asked(text("a"), answer="b", label=label) for label in (3, [1, 2.5], "x")]
+    assert opened(checkpoint, write_rows(tmp_path, rows)).labels == {"3", "1", "2.5", "x"}
+
+
+def test_tables_may_hold_the_bytes_of_pictures_and_sounds(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write_media(tmp_path)
+    files = opened(checkpoint, write_rows(tmp_path, rows))
+    for given in rows:
+        for item in given["messages"][0]["content"]:
+            for key in {"image", "audio", "path"} & set(item):
+                file = tmp_path / item.pop(key)
+                item[item["type"]] = {"bytes": file.read_bytes(), "path": file.name}
+    named = {"type": "image", "image": {"path": "media/2.png"}}  # what is None was left out
+    rows += [asked(named, text("what?"), answer="bbb"), {"messages": b"none"}]
+    monkeypatch.setattr("matryo.train.documents.table_rows", lambda path: iter(rows))
+    (tmp_path / "rows.parquet").touch()
+    table = opened(checkpoint, tmp_path / "rows.parquet", bad_rows="skip")
+    assert [one.partition(" ")[0] for one in table.bad_rows] == ["rows.parquet:11:"]
+    assert files.media is not None and table.media is not None
+    for number in range(len(files.index)):
+        ours, theirs = table.row(number, 64), files.row(number, 64)
+        assert ours.ids.tolist() == theirs.ids.tolist()
+        for one, other in zip(ours.pictures, theirs.pictures, strict=True):
+            assert np.array_equal(table.media.pixels(one), files.media.pixels(other))
+        for one, other in zip(ours.sounds, theirs.sounds, strict=True):
+            assert np.array_equal(table.media.mel(one)[0], files.media.mel(other)[0])
+    last = table.media.pixels(table.row(len(files.index), 64).pictures[0])
+    assert np.array_equal(last, files.media.pixels(2))
 
 
 def test_changed_media_are_other_numbers_of_the_same_kind(checkpoint: Path, tmp_path: Path) -> None:

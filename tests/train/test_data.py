@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,13 @@ def tokenizer() -> Tokenizer:
 def opened(tokenizer: Tokenizer, directory: Path, *names: str, **options: Any) -> Corpus:
     files = [directory / name for name in names]
     return open_corpus(files, tokenizer, directory / "cache", end_id=1, **options)
+
+
+def filled(path: Path, data: bytes) -> None:
+    """As `write_bytes`, with a time that nobody had before: clocks may be coarse."""
+    path.write_bytes(data)
+    time = 10**18 + 10**9 * int.from_bytes(data[:4], "big")
+    os.utime(path, ns=(time, time))
 
 
 def test_documents_follow_each_other_without_padding(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -70,8 +79,10 @@ def test_a_bad_row_is_named_and_fatal(
     tokenizer: Tokenizer, tmp_path: Path, row: bytes, reason: str
 ) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "good"}\n' + row + b"\n")
-    with pytest.raises(InputError, match=f"a.jsonl:2: .*{reason}.*bad_rows: skip"):
+    with pytest.raises(InputError, match=f"a.jsonl:2: .*{reason}.*; repair it$"):
         opened(tokenizer, tmp_path, "a.jsonl")
+    with pytest.raises(InputError, match=f"a.jsonl:2: .*{reason}.*; try --skip$"):
+        opened(tokenizer, tmp_path, "a.jsonl", advice="try --skip")
     assert not (tmp_path / "cache" / "tokens.bin").exists()
 
 
@@ -82,6 +93,23 @@ def test_bad_rows_are_skipped_and_counted_on_request(tokenizer: Tokenizer, tmp_p
     corpus = opened(tokenizer, tmp_path, "a.jsonl", bad_rows="skip", note=notes.append)
     assert corpus.num_documents == 2 and len(corpus.bad_rows) == len(BAD)
     assert notes[0].startswith("8 rows skipped: a.jsonl:2: not JSON") and "3 more" in notes[0]
+    opened(tokenizer, tmp_path, "a.jsonl", bad_rows="skip", note=notes.append)
+    assert notes[1:] == notes[:1]  # out of the cache too
+
+
+def test_a_file_inside_a_table_directory_is_seen_to_change(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lines(path: Path) -> Iterator[dict[str, str]]:
+        yield {"text": (path / "data.arrow").read_text()}
+
+    monkeypatch.setattr("matryo.train.documents.table_rows", lines)
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "dataset_info.json").write_text("{}")
+    filled(tmp_path / "saved" / "data.arrow", b"One.")
+    first = opened(tokenizer, tmp_path, "saved")
+    filled(tmp_path / "saved" / "data.arrow", b"Two.")  # in place: the directory stays as it was
+    assert opened(tokenizer, tmp_path, "saved").digest != first.digest
 
 
 def test_files_that_cannot_be_used(tokenizer: Tokenizer, tmp_path: Path) -> None:

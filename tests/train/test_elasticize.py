@@ -177,6 +177,31 @@ def test_a_stopped_run_continues_with_the_same_numbers(
         elasticize(o, say=quiet)
 
 
+def test_other_questions_are_asked_at_every_stage_of_a_continued_run(
+    made: Any, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*rest: Any) -> Any:
+        raise Stopped
+
+    (place / "other.jsonl").write_text(QUESTIONS.replace('"gold": 0', '"gold": 1') * 2)
+    first = options(
+        place, "asked", questions={"garden": place / "other.jsonl", "old": place / "other.jsonl"}
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(recover_module, "_loss", stop)
+        with pytest.raises(Stopped):
+            elasticize(first, say=quiet)
+    both = {"more": place / "other.jsonl", "garden": place / "questions.jsonl"}
+    report = elasticize(dataclasses.replace(first, questions=both), say=quiet)
+    for stage, widths in report.stages.items():
+        for name, found in widths.items():
+            # `garden` is another file now, `old` is asked no more.
+            wanted = ["perplexity"] if stage == "fitted" else ["perplexity", "more", "garden"]
+            assert list(found) == wanted
+            known = made.stages[stage][name]
+            assert {task: found[task] for task in known} == known
+
+
 def test_the_distillation_pulls_every_width_to_the_model_as_it_was(tmp_path: Path) -> None:
     dense_directory(tmp_path / "model", "llama")
     write_texts(tmp_path)

@@ -25,13 +25,13 @@ def test_the_loss_is_a_plain_computation_and_leaves_the_teacher_alone() -> None:
     counts = torch.tensor([5, 2])
     loss = regression("audio", soft, wanted, counts)
     linear: Any = regression.projections["audio"]
-    error = size = 0.0
+    distances = []
     for n, count in enumerate(counts.tolist()):
         for token in range(count):
             got = linear.weight @ soft[n, token] + linear.bias
-            error += (got - wanted[n, token]).square().sum().item()
-            size += wanted[n, token].square().sum().item()
-    assert loss.item() == pytest.approx(error / size, rel=1e-5)
+            error, size = (got - wanted[n, token]).square().sum(), wanted[n, token].square().sum()
+            distances.append((error / size).item())
+    assert loss.item() == pytest.approx(sum(distances) / 7, rel=1e-5)
     loss.backward()
     assert wanted.grad is None
     assert soft.grad is not None and soft.grad[1, :2].any() and not soft.grad[1, 2:].any()
@@ -79,11 +79,28 @@ def test_a_checkpoint_gives_the_features_of_its_encoders(tiny_multimodal_model: 
     assert torch.allclose(teacher(smaller)["vision"], teacher(whole)["vision"], atol=1e-4)
 
 
+def test_a_teacher_follows_its_media_to_their_device(tiny_multimodal_model: Any) -> None:
+    teacher = EncoderTeacher(copy.deepcopy(tiny_multimodal_model))
+    pixels = torch.zeros(1, 3, teacher.side, teacher.side, device="meta")
+    found = teacher({"pixel_values": pixels})["vision"]
+    inner = teacher.model.model
+    assert found.device.type == inner.embed_vision.embedding.weight.device.type == "meta"
+    assert inner.language_model.device.type == "cpu"  # never run, and large
+
+
+def test_lengths_of_clips_are_where_their_embeddings_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(FeatureRegression, "forward", lambda *given: seen.append(given[-1]))
+    soft = {"audio": torch.zeros(2, 5, 6, device="meta")}
+    FeatureRegression(6, 10).losses(soft, soft, [5, 2])
+    assert seen[0].device.type == "meta"
+
+
 def test_what_is_no_teacher_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no encoders of a Gemma 3n"):
         EncoderTeacher.open(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "gemma3n_text"}')
-    with pytest.raises(CheckpointError, match=r"config.json has no encoders"):
+    with pytest.raises(CheckpointError, match=r"expected a config.json of model_type"):
         EncoderTeacher.open(tmp_path)
     with pytest.raises(ConfigError, match="no encoder of smell; there are vision, audio"):
         FeatureRegression(2, 2, ("smell",))

@@ -87,6 +87,28 @@ def test_an_adapter_is_trained_resumed_kept_and_merged(base: Path, tmp_path: Pat
     assert "model.embed_tokens.weight" in same and f"{name}.weight" not in same
 
 
+def test_dropout_is_that_of_a_run_that_did_not_stop(base: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    options: dict[str, Any] = {
+        "adapter": {"rank": 2, "dropout": 0.5, "merge": False},
+        "optimizer__rate": 0.02,
+        "schedule": {"steps": 4, "warmup": 0, "decay": 0.0},
+    }
+    whole, torn = (tuned(tmp_path / name, base, **options) for name in "ab")
+    run(whole)
+    run(torn, "schedule.steps=2")
+    run(torn)
+    assert curve(tmp_path / "b/out") == curve(tmp_path / "a/out")
+    ours, theirs = (
+        load_file(tmp_path / name / "out/adapter/adapter_model.safetensors") for name in "ab"
+    )
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    (tmp_path / "c").mkdir()
+    run(tuned(tmp_path / "c", base, **{**options, "adapter": {"rank": 2, "merge": False}}))
+    assert curve(tmp_path / "c/out") != curve(tmp_path / "a/out")  # it drops something
+
+
 def test_an_adapter_may_be_all_that_is_written(base: Path, tmp_path: Path) -> None:
     path = tuned(tmp_path, base, adapter={"rank": 2, "merge": False}, schedule={"steps": 2})
     assert run(path).exported == []
@@ -109,6 +131,14 @@ def test_every_rung_is_compared_with_what_it_was(base: Path, tmp_path: Path) -> 
     assert after > before  # capitals are not what is held out
     assert any(line.startswith(f"small        {before:.4f} -> {after:.4f} nats") for line in said)
     assert any(line.startswith("warning: small got worse") for line in said)
+    # Again, as after a kill during the export: the same table, though no step is left.
+    again: list[str] = []
+    main(Recipe.from_file(path), say=again.append)
+    assert [s for s in said if " -> " in s] == [s for s in again if " -> " in s]
+    # Of other texts there is nothing to compare with.
+    (tmp_path / "held-out.txt").write_text(sentences(2000, 12))
+    main(Recipe.from_file(path), say=again.append)
+    assert again[-2].startswith("before and after are not compared: data.held_out has changed")
 
 
 @pytest.fixture(scope="module")

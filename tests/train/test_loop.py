@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import matryo
-from helpers.recipes import VOCABULARY, write_recipe
+from helpers.recipes import PLANS, VOCABULARY, write_recipe
 from matryo.errors import CapacityError, CheckpointError, ConfigError, TrainingError
-from matryo.train import resume
+from matryo.train import export, journal, loop, resume
 from matryo.train.journal import line, read
-from matryo.train.loop import Report, main
+from matryo.train.loop import Report, _drawn, main
 from matryo.train.recipe import Recipe
 
 RUN = """
@@ -147,6 +148,96 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_spoilt(tmp_path: 
     assert [r["step"] for r in read(tmp_path / "out")] == [1, 2]
 
 
+def test_weights_that_are_no_numbers_are_not_saved_and_what_is_advised_helps(
+    tmp_path: Path,
+) -> None:
+    path = write_recipe(tmp_path, save_every=1, keep=1)
+    run(path, "schedule.steps=2")
+    with pytest.raises(TrainingError, match=r"after step 3, which is not saved.*lower opt") as told:
+        run(path, "schedule.steps=4", "optimizer.rate=1e300")
+    saved = tmp_path / "out/checkpoints/step-00000002.pt"
+    assert str(saved) in str(told.value)
+    assert list((tmp_path / "out/checkpoints").iterdir()) == [saved]
+    advised = ["rate=0.001", "embedding_rate=0.001", "vector_rate=0.001", "clip=0.5"]
+    assert run(path, "schedule.steps=4", *(f"optimizer.{one}" for one in advised)).steps == 4
+
+
+def test_a_rate_that_was_changed_is_the_one_of_the_next_step(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, keep=2, optimizer__name="muon")
+    run(path, "schedule.steps=2")
+    run(path, "schedule.steps=3", "optimizer.rate=0")
+    saved = resume.every(tmp_path / "out" / "checkpoints")
+    before, after = (torch.load(one, weights_only=True)["weights"] for one in saved)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_held_out_loss_that_is_no_number_stops_after_the_step_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_recipe(tmp_path, data__held_out=["held-out.txt"], schedule__steps=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "evaluate", lambda *_: {"small": {"loss": float("nan")}})
+        with pytest.raises(TrainingError, match=r"held-out loss of small.*step-00000002.pt; lower"):
+            run(path)
+    assert ["losses" in record for record in read(tmp_path / "out")] == [True, True]
+    # What is still to be measured is measured when the run goes on.
+    assert run(path).held_out["small"]["loss"] > 0
+    assert [record["step"] for record in read(tmp_path / "out")] == [1, 2, 2]
+
+
+def test_held_out_texts_that_fill_no_row_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, data__held_out=["held-out.txt"])
+    (tmp_path / "held-out.txt").write_text("the house")
+    with pytest.raises(ConfigError, match=r"data.held_out has \d tokens; one row needs 17: add"):
+        run(path)
+    assert not (tmp_path / "out" / "log.jsonl").exists()
+
+
+def test_a_finished_run_reports_what_it_reported(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, data__held_out=["held-out.txt"], evaluate_every=2)
+    first, log = run(path), read(tmp_path / "out")
+    assert run(path) == first and read(tmp_path / "out") == log
+    assert set(first.losses) == {name for record in log for name in record.get("losses", {})}
+    assert set(first.held_out) == set(PLANS)
+
+
+@pytest.mark.parametrize("place", ["log.jsonl", "model.safetensors"])
+def test_a_disk_that_fills_elsewhere_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    path = write_recipe(tmp_path, schedule__steps=2)
+
+    def full(*_: object) -> None:
+        if place == "log.jsonl":
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        raise SafetensorError("Error while serializing: I/O error: ... (os error 28)")
+
+    with monkeypatch.context() as patched:
+        name = "save_file" if place == "model.safetensors" else "replace_text"
+        patched.setattr(export if place == "model.safetensors" else journal, name, full)
+        with pytest.raises(CapacityError, match=r"out: .*: free some space and run the same comm"):
+            run(path)
+    assert len(run(path).exported) == 1
+
+
+def test_an_error_of_torch_that_is_no_full_disk_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("cannot pickle")
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(RuntimeError, match="cannot pickle"):
+        run(write_recipe(tmp_path))
+
+
+def test_every_process_draws_otherwise_and_the_same_again() -> None:
+    drawn = {_drawn(seed, step, rank) for seed in (0, 7) for step in (0, 1) for rank in (0, 1)}
+    assert len(drawn) == 8 and drawn == {
+        _drawn(seed, step, rank) for seed in (0, 7) for step in (0, 1) for rank in (0, 1)
+    }
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +251,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         write(state, file)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CapacityError, match=r"step-00000003.pt could not be written.*from step-0"):
+    with pytest.raises(CapacityError, match=r"step-00000003.pt: No space left.*from step-00000002"):
         run(path)
     assert [f.name for f in sorted((tmp_path / "out/checkpoints").iterdir())] == [
         "step-00000001.pt",

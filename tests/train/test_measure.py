@@ -71,6 +71,9 @@ def test_questions_are_read_or_refused(tmp_path: Path) -> None:
     path.write_text('{"query": "a", "choices": ["b", "c"], "gold": 1}\n\n')
     (row,) = read_questions(path)
     assert (row.context, row.choices, row.gold) == ("a", (" b", " c"), 1)
+    separated = '{"query": "a\u2028b\x85", "choices": ["b", "c"], "gold": 1}'
+    path.write_text(f"{separated}\r\n{separated}\n", encoding="utf-8")
+    assert [row.context for row in read_questions(path)] == ["a\u2028b\x85"] * 2
     for text, reason in (
         ("no JSON", "not JSON"),
         ('{"text": "a"}', "not a question with choices"),

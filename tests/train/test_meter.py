@@ -37,7 +37,9 @@ def test_gradients_cost_twice_the_pass(nested_model: Any) -> None:
 
 
 def test_the_peak_is_of_this_machine() -> None:
+    before = torch.get_rng_state()
     assert 1e8 < measured_peak(torch.device("cpu"), torch.float32, seconds=0.01) < 1e15
+    assert torch.equal(torch.get_rng_state(), before)  # what a run draws next stays the same
 
 
 def test_time_left_is_that_of_the_last_steps() -> None:

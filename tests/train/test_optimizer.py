@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim import AdamW, Optimizer
 
+from matryo.train.adapters import attach
 from matryo.train.optimizer import Muon, make_optimizers, orthogonalised, set_rate
-from matryo.train.recipe import OptimizerRecipe
+from matryo.train.recipe import AdapterRecipe, OptimizerRecipe
 
 
 def test_every_weight_is_in_one_group_of_its_kind(nested_model: Any) -> None:
@@ -29,6 +31,27 @@ def test_every_weight_is_in_one_group_of_its_kind(nested_model: Any) -> None:
             assert (group["weight_decay"] > 0) == (group["lr"] == 0.1)
     set_rate(optimizers, 0.5)
     assert sorted({group["lr"] for group in groups}) == [0.05, 0.1, 0.15]
+
+
+@pytest.mark.parametrize(("ends", "kind"), [((".weight",), Muon), (("norm.weight",), AdamW)])
+def test_weights_of_one_kind_need_one_optimizer(
+    nested_model: Any, ends: tuple[str, ...], kind: type[Optimizer]
+) -> None:
+    model = copy.deepcopy(nested_model)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name.endswith(ends) and (".mlp." in name or kind is AdamW))
+    made = make_optimizers(model, OptimizerRecipe(name="muon"))
+    assert [type(one) for one in made] == [kind]
+
+
+# peft asks transformers by an old name.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_is_trained_by_muon(nested_model: Any) -> None:
+    model = copy.deepcopy(nested_model)
+    attach(model, AdapterRecipe(rank=2))
+    (muon,) = make_optimizers(model, OptimizerRecipe(name="muon"))
+    factors = [weight for name, weight in model.named_parameters() if ".lora_" in name]
+    assert {id(w) for w in muon.param_groups[0]["params"]} == {id(w) for w in factors}
 
 
 @pytest.mark.parametrize("shape", [(8, 20), (20, 8)])

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from helpers.recipes import write_recipe
 from matryo.train import resume
+from matryo.train.average import WeightMean
 from matryo.train.journal import read
 from matryo.train.loop import main
-from matryo.train.recipe import Recipe
+from matryo.train.optimizer import make_optimizers
+from matryo.train.recipe import OptimizerRecipe, Recipe
+from matryo.train.shard import are_finite, assembled, part_of, whole_state
 
 RUN = """
 import sys
@@ -70,6 +78,64 @@ def launch(path: Path, *settings: str) -> None:
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)[-4000:]
+
+
+@pytest.fixture
+def first_of_two() -> Iterator[DeviceMesh]:
+    """This process as the first of two that split tensors; nothing is sent."""
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        yield init_device_mesh("cpu", (2,))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_part_keeps_none_of_the_whole(first_of_two: DeviceMesh) -> None:
+    like = distribute_tensor(torch.zeros(4, 3), first_of_two, [Shard(0)], src_data_rank=None)
+    part = part_of(torch.arange(12.0).view(4, 3), like)
+    assert isinstance(part, DTensor)
+    local = part.to_local()
+    assert local.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert local.untyped_storage().nbytes() == 4 * 6
+
+
+def test_a_process_that_does_not_write_keeps_none_of_the_state(
+    nested_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = copy.deepcopy(nested_model)
+    optimizers = make_optimizers(model, OptimizerRecipe(name="muon"))
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    for optimizer in optimizers:
+        optimizer.step()
+    mean = WeightMean(model, 1)
+    mean.update(1)
+    kept = set[int]()
+    monkeypatch.setattr(torch, "save", lambda state, file: kept.update(sizes(state)))
+    for write in (False, True):
+        state = mean.state(write=write)
+        assert bool(sizes(state)) == write
+        progress = {"step": 1, "recipe": {}, "mean": state}
+        assert all(bool(sizes(whole_state(one, keep=write))) == write for one in optimizers)
+        resume.save(tmp_path, model, optimizers, progress, 1, write=write)
+        assert bool(kept) == write
+        assert (assembled(model, keep=write) is model) != write
+
+
+def sizes(state: Any) -> list[int]:
+    """Of all tensors in it."""
+    if isinstance(state, torch.Tensor):
+        return [state.numel()]
+    if isinstance(state, dict):
+        return [size for value in state.values() for size in sizes(value)]
+    return [size for value in state for size in sizes(value)] if isinstance(state, list) else []
+
+
+def test_a_value_that_is_no_number_is_found_wherever_it_is() -> None:
+    good = [torch.tensor(1.0), torch.zeros(2, 2, dtype=torch.bfloat16), torch.empty(0, 3)]
+    assert are_finite(good)
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        assert not are_finite([*good, torch.tensor([[1.0, 2.0], [bad, 3.0]])])
 
 
 def test_two_processes_that_split_the_weights_are_one(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from helpers.dense import dense_directory
 from helpers.recipes import TOKENIZER, VOCABULARY
 from matryo.errors import CheckpointError, ConfigError
 from matryo.inputs.tokenizer import Tokenizer
+from matryo.train import dense
+from matryo.train.dense import capped
 from matryo.train.head import Head, head_loss
 from matryo.train.teachers import (
     CachedTeacher,
     OnlineTeacher,
     cache_key,
-    capped,
     make_cache,
     open_teacher,
 )
@@ -52,6 +54,31 @@ def test_online_expectations_are_its_logits(teacher: OnlineTeacher) -> None:
     with torch.no_grad():
         wanted = teacher.model(ROWS).logits
     assert torch.allclose(capped(teacher(ROWS)), wanted, atol=1e-5)
+
+
+def test_a_teacher_follows_its_ids_to_their_device(
+    teacher: OnlineTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The masks of a pass need values, which a tensor without memory has not.
+    monkeypatch.setattr(dense, "hidden_states", lambda model, ids: ids)
+    moved = OnlineTeacher(copy.deepcopy(teacher.model))
+    assert moved(ROWS.to("meta")).weight.device.type == moved.model.device.type == "meta"
+
+
+def test_a_file_is_made_on_the_accelerator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def current_accelerator(check_available: bool) -> torch.device:
+        assert check_available
+        return torch.device("meta")
+
+    class Asked(Exception):
+        pass
+
+    def teacher(ids: torch.Tensor) -> None:
+        raise Asked(ids.device.type)
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", current_accelerator)
+    with pytest.raises(Asked, match="meta"):
+        make_cache(teacher, tmp_path, "key", rows_of, 3, 4)  # type: ignore[arg-type]
 
 
 def test_the_loss_is_a_plain_computation_without_gradients_for_the_teacher(

@@ -120,4 +120,5 @@ def write(path: Path, rows: Iterable[Row], order: str | None = None, limit: int 
 
 def read(path: Path) -> list[Row]:
     """The rows of a file."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    # Not `splitlines`, which cuts at line ends that JSON leaves in texts too, such as U+2028.
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]

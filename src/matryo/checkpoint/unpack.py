@@ -45,17 +45,23 @@ def unpack_checkpoint(
     """Writes `source` into `target`, or finishes what an earlier call began; returns the file of
     weights. config.json is kept as it is, with the dtype that it names.
 
-    progress: called with (bytes done, bytes in all, tensor)
-    Raises CheckpointError if a file of the source is missing or damaged, the target holds something
-    else or another process writes it, CapacityError if the disk is full.
+    progress: called with (bytes done, bytes in all, file or tensor); all are those that are read
+    to compare them with their checksums, and those that are written
+    Raises CheckpointError if a file of the source is missing or damaged, before anything is
+    written, or if the target holds something else or another process writes it; CapacityError if
+    the disk is full.
     """
     tensors = dense_tensors(source)
-    total = sum(tensor.num_bytes for tensor in tensors)
+    size = sum(tensor.num_bytes for tensor in tensors)
+    read = sum(entry.bytes for entry in source.entries)
+    read += sum(entry.bytes for entry in source.manifest.towers)
+    total = read + size
+    source.verify(progress and (lambda done, _, file: progress(done, total, file)))
     parts = ["unpack", matryo_version(), source.identity]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    with own_directory(target, wait=False), unfinished(target, key, total):
+    with own_directory(target, wait=False), unfinished(target, key, size):
         path = target / WEIGHTS_FILE
-        write_tensors(path, tensors, METADATA, part_of(progress, 0, total))
+        write_tensors(path, tensors, METADATA, part_of(progress, read, total))
         copy_beside(source.directory, target, (*TEXT_FILES, PLANS, CONFIG))
     return path
 

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -250,12 +251,44 @@ def _finish(target: Path) -> None:
     sync_directory(target)
 
 
+@contextmanager
+def room(place: Path, hint: str) -> Iterator[None]:
+    """Raises CapacityError if the disk of `place` becomes full inside the block, whoever says so:
+    the system, torch or safetensors. hint: what to do once there is space.
+    """
+    try:
+        yield
+    except MatryoError:
+        raise
+    except Exception as error:
+        reason = _full(error)
+        if reason is None:
+            raise
+        raise _no_room(place, reason, hint) from error
+
+
+def _full(error: BaseException | None) -> str | None:
+    """The system's words for a full disk, if one is behind an error. torch raises an error of its
+    own behind the system's; safetensors writes the system's number into a text.
+    """
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+            number = int(found[1])
+        if number in _FULL:
+            return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _no_room(place: Path, reason: str, hint: str) -> CapacityError:
+    return CapacityError(f"{place}: {reason}: free some space and {hint}")
+
+
 def _translated(error: OSError, target: Path) -> MatryoError:
-    if error.errno in _FULL:
-        return CapacityError(
-            f"{target}: {error.strerror}: free some space and run the same again, "
-            "it continues where it stopped"
-        )
+    reason = _full(error)
+    if reason is not None:
+        return _no_room(target, reason, "run the same again, it continues where it stopped")
     return CheckpointError(f"failed: {error.strerror or error}", file=str(error.filename or target))
 
 

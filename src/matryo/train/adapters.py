@@ -93,14 +93,10 @@ def attach(model: LanguageModel, recipe: AdapterRecipe) -> list[str]:
             target_modules=names,
         )
     )
-    _cut_with_plans(model)
-    return names
-
-
-def _cut_with_plans(model: LanguageModel) -> None:
     for layer in text_part(model).layers:
         layer.mlp.__class__ = AdaptedMLP
     model.train(model.training)  # new modules begin in training mode
+    return names
 
 
 def target_names(model: LanguageModel, targets: Sequence[str]) -> list[str]:
@@ -199,31 +195,3 @@ def _moved(name: str, place: Mapping[int, int]) -> str | None:
     if int(parts[number]) not in place:
         return None
     return ".".join([*parts[:number], str(place[int(parts[number])]), *parts[number + 1 :]])
-
-
-def open_adapter(model: LanguageModel, directory: Path) -> None:
-    """Puts a saved adapter into a nested model, to run or to train it on.
-
-    Raises CheckpointError if it is of another model, ConfigError without peft.
-    """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise ConfigError("adapters need peft; pip install 'matryo[train]'") from error
-    try:
-        state = load_file(directory / WEIGHTS)
-        config = LoraConfig.from_pretrained(str(directory))
-    except Exception as error:
-        raise CheckpointError("holds no adapter in peft's layout", file=str(directory)) from error
-    model.requires_grad_(False)
-    model.add_adapter(config)
-    _cut_with_plans(model)
-    known = {name: value for name, value in model.named_parameters() if ".lora_" in name}
-    for name, value in known.items():
-        stored = state.pop(f"{_PREFIX}{name.replace(f'.{_NAME}.', '.')}", None)
-        if stored is None or stored.shape != value.shape:
-            raise CheckpointError("is of another model", file=str(directory), tensor=name)
-        with torch.no_grad():
-            value.copy_(stored)
-    if state:
-        raise CheckpointError("is of another model", file=str(directory), tensor=min(state))

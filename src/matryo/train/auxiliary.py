@@ -13,6 +13,7 @@ n pictures or clips · S soft ids of one · d model
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -104,37 +105,49 @@ class Auxiliary(torch.nn.Module):
         self, soft: torch.Tensor, num_tokens: Sequence[int], said: Sequence[str | None]
     ) -> torch.Tensor | None:
         """soft (n, S, d), of which the first `num_tokens` are sound; the mean loss a letter."""
-        if not self.letters:
-            return None
-        known: list[tuple[int, list[int]]] = []
-        for number, text in enumerate(said):
-            letters = [self.letters[c] for c in spoken(text or "") if c in self.letters]
-            repeats = sum(a == b for a, b in pairwise(letters))
-            # What does not fit has no path.
-            if letters and len(letters) + repeats <= LETTERS_A_TOKEN * num_tokens[number]:
-                known.append((number, letters))
+        known = self._heard(num_tokens, said)
         if not known:
             return None
-        rows = torch.tensor([number for number, _ in known], device=soft.device)
+        rows = torch.tensor(list(known), device=soft.device)
         scores = self.say(soft[rows]).float()
         n, length, _ = scores.shape
         scores = scores.reshape(n, length * LETTERS_A_TOKEN, len(self.letters) + 1)
-        targets = torch.tensor([c for _, letters in known for c in letters], device=soft.device)
+        targets = torch.tensor(
+            [c for letters in known.values() for c in letters], device=soft.device
+        )
         return functional.ctc_loss(
             scores.log_softmax(-1).transpose(0, 1),
             targets,
-            torch.tensor([LETTERS_A_TOKEN * num_tokens[number] for number, _ in known]),
-            torch.tensor([len(letters) for _, letters in known]),
+            torch.tensor([LETTERS_A_TOKEN * num_tokens[number] for number in known]),
+            torch.tensor([len(letters) for letters in known.values()]),
             blank=BLANK,
             reduction="sum",
         ) / len(targets)
 
-    def heard(self, soft: torch.Tensor, num_tokens: Sequence[int]) -> list[str]:
-        """The most likely letters of each clip, repeats and blanks left out."""
-        names = {number: letter for letter, number in self.letters.items()}
-        texts = []
-        for row, count in zip(self.say(soft), num_tokens, strict=True):
-            best = row[:count].reshape(count * LETTERS_A_TOKEN, -1).argmax(-1).tolist()
-            kept = [b for n, b in enumerate(best) if b != BLANK and (not n or b != best[n - 1])]
-            texts.append("".join(names[b] for b in kept))
-        return texts
+    def _heard(self, num_tokens: Sequence[int], said: Sequence[str | None]) -> dict[int, list[int]]:
+        """The letters of the clips that they fit into; what does not fit has no path."""
+        found = {}
+        for place, text in enumerate(said):
+            letters = [self.letters[c] for c in spoken(text or "") if c in self.letters]
+            repeats = sum(a == b for a, b in pairwise(letters))
+            if letters and len(letters) + repeats <= LETTERS_A_TOKEN * num_tokens[place]:
+                found[place] = letters
+        return found
+
+    def amounts(
+        self,
+        shown: Sequence[Sequence[str]],
+        num_tokens: Sequence[int],
+        said: Sequence[str | None],
+    ) -> Counter[str]:
+        """Of how many pictures, letters or soft ids each loss of a batch is the mean: its weight
+        beside other batches.
+        """
+        return Counter(
+            {
+                "classes": len(self._known(shown)),
+                "ctc": sum(map(len, self._heard(num_tokens, said).values())),
+                "vision features": len(shown),  # every picture has as many soft ids
+                "audio features": sum(num_tokens),
+            }
+        )

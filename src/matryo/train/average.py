@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from matryo.train.nested import LanguageModel
-from matryo.train.shard import part_of, whole
+from matryo.train.shard import part_of, whole_tensors
 
 
 class WeightMean:
@@ -52,13 +52,26 @@ class WeightMean:
         """For good."""
         self._fill(self._means)
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint: as one process has it; every process calls this."""
-        means = {name: whole(mean).cpu() for name, mean in self._means.items()}
-        return {"first": self._first, "count": self._count, "means": means}
+    @property
+    def count(self) -> int:
+        """How many steps it is over."""
+        return self._count
+
+    def missed(self, step: int) -> int:
+        """How many of the steps up to `step` it should be over and is not: they were taken when
+        it was to begin later, or not at all.
+        """
+        return max(0, step - self._first + 1) - self._count
+
+    def state(self, *, write: bool = True) -> dict[str, Any]:
+        """For a checkpoint, as one process has it; every process calls this, one with `write`, and
+        the others keep nothing of what is put together.
+        """
+        means = whole_tensors(self._means.items(), keep=write)
+        return {"first": self._first, "count": self._count, "means": dict(means)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """The reverse; of a run that was to end elsewhere nothing is taken over."""
+        """The reverse; of a mean that was to begin elsewhere nothing is taken over."""
         if state["first"] == self._first:
             self._count = state["count"]
             self._means = {

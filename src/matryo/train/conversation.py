@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from matryo.errors import InputError
@@ -19,6 +18,7 @@ from matryo.media.prompt import expand
 from matryo.media.towers import TowerFiles, Towers
 from matryo.tower_config import TowerConfig
 from matryo.train.documents import Conversation
+from matryo.train.media_store import Medium
 
 Learned = Literal["answers", "all"]
 _TOWER_OF = {"image": "vision", "audio": "audio"}
@@ -28,13 +28,13 @@ _TOWER_OF = {"image": "vision", "audio": "audio"}
 class Encoded:
     """A row.
 
-    ids · learned: which of them are to be predicted · media: (tower, file) in order of their soft
-    ids · num_bytes: of UTF-8 text that the learned ids stand for
+    ids · learned: which of them are to be predicted · media: (tower, file or its bytes) in order of
+    their soft ids · num_bytes: of UTF-8 text that the learned ids stand for
     """
 
     ids: list[int]
     learned: list[bool]
-    media: list[tuple[str, Path]]
+    media: list[tuple[str, Medium]]
     num_bytes: int
 
 
@@ -118,10 +118,10 @@ class ConversationEncoder:
 
     def _placeholders(
         self, row: Conversation
-    ) -> tuple[list[dict[str, Any]], list[tuple[str, Path]], list[int]]:
+    ) -> tuple[list[dict[str, Any]], list[tuple[str, Medium]], list[int]]:
         """Messages as templates take them, their media, and how many come before each message."""
         plain: list[dict[str, Any]] = []
-        media: list[tuple[str, Path]] = []
+        media: list[tuple[str, Medium]] = []
         counts: list[int] = []
         for number, message in enumerate(row.messages):
             content = message["content"]
@@ -130,8 +130,8 @@ class ConversationEncoder:
                 items = []
                 for item in content:
                     kind = item.get("type") if isinstance(item, Mapping) else None
-                    if kind in _TOWER_OF:
-                        media.append((_TOWER_OF[kind], _file(item, kind, row, number)))
+                    if isinstance(kind, str) and kind in _TOWER_OF:
+                        media.append((_TOWER_OF[kind], _medium(item, kind, row, number)))
                         self._towers.require(_TOWER_OF[kind])
                         items.append({"type": kind})
                     else:
@@ -141,12 +141,22 @@ class ConversationEncoder:
         return plain, media, counts
 
 
-def _file(item: Mapping[str, Any], kind: str, row: Conversation, number: int) -> Path:
-    """The file of an item; paths are relative to the row's file."""
+def _medium(item: Mapping[str, Any], kind: str, row: Conversation, number: int) -> Medium:
+    """The file of an item, or its bytes; paths are relative to the row's file."""
     sources = [item[key] for key in (kind, "path") if item.get(key) is not None]
-    if set(item) - {"type", kind, "path"} or len(sources) != 1 or not isinstance(sources[0], str):
+    if set(item) - {"type", kind, "path"} or len(sources) != 1:
         raise InputError(
             f"message {number}: expected an item of type {kind} with a file under {kind} or path, "
             f"got the keys {', '.join(map(str, item))}"
         )
-    return row.directory / sources[0]
+    (source,) = sources
+    if isinstance(source, Mapping):  # as tables of Hugging Face have it
+        source = source.get("path") if source.get("bytes") is None else source["bytes"]
+    if isinstance(source, bytes):
+        return source
+    if not isinstance(source, str):
+        raise InputError(
+            f"message {number}: expected a file under {kind} or path, its name or {{bytes, path}}, "
+            f"got {type(source).__name__}"
+        )
+    return row.directory / source

@@ -65,7 +65,7 @@ class Corpus:
     tokens (n,) i32, mapped: packed documents · chats (m,) i32, learned (m,) u8, mapped: the ids of
     conversations, `index` says where each begins and what is in it
     num_bytes: of UTF-8 text in what is learned, num_learned: its ids · bad_rows: skipped,
-    `file:line: why` · digest: SHA-256 of the ids
+    `file:line: why` · digest: SHA-256 of the ids and of the files of their media
     """
 
     tokens: npt.NDArray[np.int32]
@@ -150,6 +150,7 @@ def open_corpus(
     encoding: str = "",
     media: MediaShape = NO_MEDIA,
     longest: int | None = None,
+    advice: str = "repair it",
     note: Callable[[str], None] = lambda message: None,
 ) -> Corpus:
     """Reads and tokenises `files` into `cache`, or maps what an earlier call left there.
@@ -157,7 +158,9 @@ def open_corpus(
     field, names: what a document, a label and a transcript are called in a row
     encoder: of conversations, None = there are none; encoding: a text that is another where it
     encodes otherwise · media: what pictures and sounds become · longest: inputs of a conversation
-    The cache is believed if files (name, size, time), tokenizer and options are the same.
+    advice: what to do about a bad row · note: is told what was skipped, also out of the cache
+    The cache is believed if files (name, size, time), those of media and of table directories too,
+    tokenizer and options are the same.
     Raises InputError for rows that cannot be used (`bad_rows` fail), or if none can;
     CheckpointError for files that cannot be read.
     """
@@ -165,9 +168,10 @@ def open_corpus(
     key = _key(files, tokenizer, options)
     found = _cached(cache, key, media)
     if found is not None:
+        _tell(found.bad_rows, note)
         return found
     cache.mkdir(parents=True, exist_ok=True)
-    reader = Reader(field, bad_rows, names)
+    reader = Reader(field, bad_rows, names, advice)
     with ExitStack() as stack:
         places = (_TOKENS, _CHATS, _LEARNED, PICTURES, SOUNDS)
         outs = [stack.enter_context(replacing(cache / place)) for place in places]
@@ -182,14 +186,18 @@ def open_corpus(
                 reader.refuse(f"{row.where}: {error}")
         if not writer.count:
             raise InputError(f"no usable text in {', '.join(path.name for path in files)}")
-    if reader.bad:
-        note(f"{len(reader.bad)} rows skipped: {some(reader.bad)}")
+    _tell(reader.bad, note)
     values = {"key": key, "bad": reader.bad, **writer.summary()}
     replace_text(cache / _INDEX, json.dumps(values) + "\n")
     opened = _cached(cache, key, media)
     if opened is None:
         raise CheckpointError("changed while it was written", file=str(cache))
     return opened
+
+
+def _tell(bad: Sequence[str], note: Callable[[str], None]) -> None:
+    if bad:
+        note(f"{len(bad)} rows skipped: {some(bad)}")
 
 
 class _Writer:
@@ -231,8 +239,8 @@ class _Writer:
                 f"a conversation of {len(found.ids)} tokens; data.sequence is {self._longest}"
             )
         places: dict[str, list[int]] = {"vision": [], "audio": []}
-        for tower, path in found.media:
-            places[tower].append(self._media.add(tower, path))
+        for tower, medium in found.media:
+            places[tower].append(self._media.add(tower, medium))
         ids, learned = np.array(found.ids, "<i4"), np.array(found.learned, np.uint8)
         for data, out in ((ids, self._chats), (learned, self._learned)):
             out.write(data.tobytes())
@@ -249,6 +257,7 @@ class _Writer:
     def summary(self) -> dict[str, Any]:
         """What the index says of the files."""
         self._digest.update(json.dumps(self._index).encode() if self._index else b"")
+        self._digest.update("".join(self._media.digests).encode())  # of texts alone: nothing
         return {
             "documents": self.count,
             "bytes": self._num_bytes,
@@ -299,8 +308,12 @@ def _key(files: Sequence[Path], tokenizer: Tokenizer, options: Sequence[object])
     parts.append(tokenizer.encode(sample))
     for path in files:
         try:
-            status = path.stat()
+            # The time of a directory is not that of the files in it.
+            parts += [
+                [str(one), status.st_size, status.st_mtime_ns]
+                for one in (sorted(path.iterdir()) if path.is_dir() else [path])
+                for status in [one.stat()]
+            ]
         except OSError as error:
             raise CheckpointError(f"cannot be read: {error.strerror}", file=str(path)) from error
-        parts.append([str(path), status.st_size, status.st_mtime_ns])
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

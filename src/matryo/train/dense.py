@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+from transformers import AutoModelForCausalLM
 
 from matryo.config import GROUP
 from matryo.errors import CheckpointError, ConfigError, InputError
+from matryo.train.head import Head
+from matryo.train.pretrained import read_model, read_tokenizer
 
 FAMILIES = "Gemma 3, Llama, Qwen 2 or 3, Mistral or another with gate_proj, up_proj and down_proj"
 _MATRICES = ("gate_proj", "up_proj", "down_proj")
@@ -58,23 +59,15 @@ def _rows(linear: nn.Linear, hidden: torch.Tensor, width: int) -> torch.Tensor:
 def open_dense(source: Path) -> tuple[Any, Any]:
     """The model in float32, narrowable, and its tokenizer.
 
-    Raises CheckpointError if the files cannot be read, ConfigError if the architecture is none
-    that can be narrowed.
+    Raises CheckpointError if the files cannot be read or lack a tensor, ConfigError if the
+    architecture is none that can be narrowed.
     """
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     is_gguf = source.suffix == ".gguf"
     if not (source.is_file() if is_gguf else (source / "config.json").is_file()):
         raise CheckpointError(
             "expected a Hugging Face directory with config.json, or a .gguf file", file=str(source)
         )
-    options: dict[str, Any] = {"gguf_file": source.name} if is_gguf else {}
-    place = source.parent if is_gguf else source
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
-        tokenizer: Any = AutoTokenizer.from_pretrained(place, **options)
-    except Exception as error:  # whatever a broken file makes its readers raise
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"transformers cannot open it: {reason}", file=str(source)) from error
+    model, tokenizer = read_model(AutoModelForCausalLM, source), read_tokenizer(source)
     # What was quantised is float32 now; without this transformers refuses to save it.
     if getattr(model.config, "quantization_config", None) is not None:
         del model.config.quantization_config
@@ -195,16 +188,30 @@ def logits_cap(model: Any) -> float:
     return float(getattr(text, "final_logit_softcapping", None) or 0.0)
 
 
+def head_of(model: Any, ids: torch.Tensor) -> Head:
+    """Final states for ids (B, T), and what makes logits of them."""
+    weight = model.get_output_embeddings().weight
+    return Head(hidden_states(model, ids), weight, logits_cap(model))
+
+
+def capped(head: Head) -> torch.Tensor:
+    """Logits (..., V)."""
+    logits = head.hidden @ head.weight.T
+    return head.softcap * torch.tanh(logits / head.softcap) if head.softcap else logits
+
+
+@torch.no_grad()
+def is_plain_head(model: Any) -> bool:
+    """Whether the logits are a product and a cap, and nothing more (a bias, a scale)."""
+    ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
+    wanted = model(input_ids=ids, use_cache=False).logits
+    got = capped(head_of(model, ids))
+    return torch.allclose(wanted, got, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
+
+
 def check_head(model: Any) -> None:
     """Raises ConfigError if the logits are more than a product and a cap (a bias, a scale)."""
-    head = model.get_output_embeddings()
-    ids = torch.arange(4)[None] % head.weight.shape[0]
-    with torch.no_grad():
-        wanted = model(input_ids=ids, use_cache=False).logits
-        got = hidden_states(model, ids) @ head.weight.T
-        if cap := logits_cap(model):
-            got = cap * torch.tanh(got / cap)
-    if not torch.allclose(wanted, got, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
+    if not is_plain_head(model):
         raise ConfigError(
             f"{model.config.model_type} computes its logits from more than the last hidden states "
             "and one matrix; it can be ordered but not recovered: give --steps 0"

@@ -39,12 +39,16 @@ class Reader:
     """Rows of files. `bad` holds those that were left out, as `file:line: why`."""
 
     def __init__(
-        self, field: str, bad_rows: Literal["fail", "skip"], names: tuple[str, str]
+        self,
+        field: str,
+        bad_rows: Literal["fail", "skip"],
+        names: tuple[str, str],
+        advice: str = "repair it",
     ) -> None:
         """field, names: what a document, a label and a transcript are called · bad_rows: what
-        becomes of rows that cannot be used.
+        becomes of rows that cannot be used · advice: what to do about one, for messages.
         """
-        self.field, self.bad_rows, self.names = field, bad_rows, names
+        self.field, self.bad_rows, self.names, self.advice = field, bad_rows, names, advice
         self.bad: list[str] = []
 
     def rows(self, files: Sequence[Path]) -> Iterator[str | Conversation]:
@@ -70,7 +74,7 @@ class Reader:
     def refuse(self, reason: str) -> None:
         """Counts a row that cannot be used, or raises InputError."""
         if self.bad_rows == "fail":
-            raise InputError(f"{reason}; repair it, or set data.bad_rows: skip")
+            raise InputError(f"{reason}; {self.advice}")
         self.bad.append(reason)
 
     def _text(self, path: Path) -> Iterator[str]:
@@ -138,15 +142,16 @@ def _conversation(
     if transcript is not None and not isinstance(transcript, str):
         raise ValueError(f"expected text in {names[1]!r}")
     labels = [] if label is None else label if isinstance(label, list) else [label]
-    if not all(isinstance(one, str) for one in labels):
-        raise ValueError(f"expected text, or a list of texts, in {names[0]!r}")
+    if not all(isinstance(one, (str, int, float)) for one in labels):
+        raise ValueError(f"expected a text or a number, or a list of them, in {names[0]!r}")
     for message in messages:
         if not isinstance(message, dict) or not {"role", "content"} <= set(message):
             raise ValueError("expected messages with role and content")
-    _whole(json.dumps(messages, ensure_ascii=False), "messages")
+    # What is no JSON comes from tables, such as the bytes of a picture.
+    _whole(json.dumps(messages, ensure_ascii=False, default=repr), "messages")
     # Other keys of a message, such as a name, are for other programs.
     kept = [{key: message[key] for key in ("role", "content")} for message in messages]
-    return Conversation(kept, where, directory, labels, transcript)
+    return Conversation(kept, where, directory, [str(one) for one in labels], transcript)
 
 
 def _whole(text: str, place: str) -> str:

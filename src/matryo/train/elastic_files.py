@@ -19,6 +19,7 @@ import torch
 
 from matryo.checkpoint.atomic import TEMPORARY, UNFINISHED, replace_text, sync_directory
 from matryo.checkpoint.beside import CONFIG, PLANS
+from matryo.checkpoint.writing import room
 from matryo.evaluate.intervals import Interval
 from matryo.plan import Plan
 
@@ -64,7 +65,15 @@ def _cell(found: Interval, quantity: str) -> str:
 
 
 def write_elastic(model: Any, tokenizer: Any, report: Report, target: Path, dtype: str) -> None:
-    """Writes the full model, changed to `dtype`, and what belongs to it into `target`."""
+    """Writes the full model, changed to `dtype`, and what belongs to it into `target`.
+
+    Raises CapacityError if the disk is full.
+    """
+    with room(target, "run the same command again: the work of its earlier stages is kept"):
+        _write(model, tokenizer, report, target, dtype)
+
+
+def _write(model: Any, tokenizer: Any, report: Report, target: Path, dtype: str) -> None:
     fresh = target / f".hf{TEMPORARY}"
     shutil.rmtree(fresh, ignore_errors=True)
     model.to(DTYPES[dtype]).save_pretrained(fresh)

@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from matryo.checkpoint.atomic import UNFINISHED, alone, copy_file, replace_text,
 from matryo.checkpoint.beside import CONFIG
 from matryo.errors import ConfigError, InputError
 from matryo.evaluate.intervals import Interval
+from matryo.evaluate.rows import digest_of
 from matryo.train.data import Corpus, Shuffled, open_corpus
 from matryo.train.dense import at_width, check_head, ffns, full_width, open_dense, widths_of
 from matryo.train.elastic_files import (
@@ -49,6 +50,7 @@ from matryo.train.recover import Recovery, ffn_weights, packed_rows, recover
 from matryo.train.refit import refit
 
 WORK = "work"
+LOSSES = "losses"  # of held-out rows, beside the answers to questions
 _STATE = "state.json"
 
 
@@ -173,7 +175,9 @@ class _Run:
 
         # Files.
         stages = state["stages"].items()
-        report = Report(widths, {name: _intervals(found, widths) for name, found in stages})
+        report = Report(
+            widths, {name: _intervals(found, widths, self.questions) for name, found in stages}
+        )
         if o.recovery.steps:
             copy_file(self.work / LOG, o.target / LOG)
         write_elastic(model, tokenizer, report, o.target, o.dtype)
@@ -228,6 +232,16 @@ class _Run:
                     f"{str(state['key'].get(name))[:100]}, is {str(value)[:100]}; delete it, or "
                     "choose another directory"
                 )
+        # Questions are no part of the key: those that are new are asked at every stage.
+        asked = {
+            name: digest_of(*(row.digest for row in rows)) for name, rows in self.questions.items()
+        }
+        before = state.get("questions", {})
+        for values in (one for found in state["stages"].values() for one in found.values()):
+            for task in values.keys() - {LOSSES}:
+                if task not in asked or before.get(task) != asked[task]:
+                    del values[task]
+        state["questions"] = asked
         return state
 
     def _measure(
@@ -244,18 +258,21 @@ class _Run:
         tasks = tuple(self.questions) if tasks is None else tasks
         found = state["stages"].setdefault(stage, {})
         for name, width in widths.items():
-            if name in found:
+            values = found.setdefault(name, {})
+            missing = [task for task in (LOSSES, *tasks) if task not in values]
+            if not missing:
                 continue
             with at_width(model, width):
-                show = self._shower(f"{stage} {name}", len(rows))
-                values = {"losses": row_losses(model, rows, show)}
-                for task in tasks:
+                for task in missing:
+                    if task == LOSSES:
+                        show = self._shower(f"{stage} {name}", len(rows))
+                        values[task] = row_losses(model, rows, show)
+                        continue
                     questions = self.questions[task]
                     show = self._shower(f"{stage} {name} {task}", len(questions))
                     values[task] = answers(model, tokenizer, questions, show)
-            found[name] = values
             replace_text(self.work / _STATE, json.dumps(state) + "\n")
-            shown = [f"perplexity {perplexity(values['losses']).value:,.2f}"]
+            shown = [f"perplexity {perplexity(values[LOSSES]).value:,.2f}"]
             shown += [f"{task} {interval(values[task]).value:.3f}" for task in tasks]
             self.say(f"{stage} {name}: {', '.join(shown)}")
 
@@ -320,11 +337,13 @@ def _digest(rows: torch.Tensor) -> str:
 
 
 def _intervals(
-    found: Mapping[str, Mapping[str, Sequence[float]]], widths: Mapping[str, int]
+    found: Mapping[str, Mapping[str, Sequence[float]]],
+    widths: Mapping[str, int],
+    tasks: Iterable[str],
 ) -> dict[str, dict[str, Interval]]:
     return {
-        name: {PERPLEXITY: perplexity(found[name]["losses"])}
-        | {key: interval(values) for key, values in found[name].items() if key != "losses"}
+        name: {PERPLEXITY: perplexity(found[name][LOSSES])}
+        | {task: interval(found[name][task]) for task in tasks if task in found[name]}
         for name in widths
     }
 

@@ -257,7 +257,9 @@ def _fresh(place: Path) -> Path:
 
 
 def _replace(directory: Path, place: Path) -> None:
-    """Puts a finished directory in its place; a crash leaves the old one or the new one."""
+    """Puts a finished directory in its place. A process that is killed between the two renames
+    leaves neither there: the old one is then beside it, hidden, until the next export.
+    """
     old = place.with_name(f".{place.name}.old{TEMPORARY}")
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():

@@ -11,7 +11,6 @@ n pictures or clips · S soft ids of one · d model
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,17 @@ from typing import Any
 import torch
 from torch.nn import functional
 from transformers import Gemma3nForConditionalGeneration
-from transformers.utils import logging
 
 from matryo.errors import CheckpointError, ConfigError
+from matryo.inputs.text_format import read_json_object
+from matryo.train.objective import relative_distance
+from matryo.train.pretrained import read_model
 
 KINDS = ("vision", "audio")
 
 
 class EncoderTeacher:
-    """The encoders of a Gemma 3n checkpoint, without gradients."""
+    """The encoders of a Gemma 3n checkpoint, without gradients, on the device of their media."""
 
     def __init__(self, model: Any) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -37,19 +38,15 @@ class EncoderTeacher:
     @classmethod
     def open(cls, directory: Path) -> EncoderTeacher:
         """Reads a Hugging Face directory. Raises CheckpointError."""
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        try:
-            # Of any other config transformers makes a model with encoders of full size.
-            document = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-            if document.get("model_type") != "gemma3n" or "text_config" not in document:
-                raise ValueError("config.json has no encoders")
-            model = Gemma3nForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
-        except Exception as error:  # whatever a broken file makes its readers raise
-            reason = " ".join(str(error).split())[:300]
+        document = read_json_object(directory / "config.json")
+        # Of any other config transformers makes a model with encoders of full size.
+        if document.get("model_type") != "gemma3n" or "text_config" not in document:
             raise CheckpointError(
-                f"holds no encoders of a Gemma 3n: {reason}", file=str(directory)
-            ) from error
-        return cls(model)
+                "holds no encoders of a Gemma 3n: expected a config.json of model_type gemma3n "
+                "with a text_config",
+                file=str(directory),
+            )
+        return cls(read_model(Gemma3nForConditionalGeneration, directory))
 
     @torch.no_grad()
     def __call__(self, media: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -57,17 +54,24 @@ class EncoderTeacher:
         found: dict[str, torch.Tensor] = {}
         if "pixel_values" in media:
             pixels = media["pixel_values"]
+            self._move("vision", pixels.device)
             if pixels.shape[-1] != self.side:
                 size = (self.side, self.side)
                 pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
             found["vision"] = self.model.model.get_image_features(pixels).pooler_output
         if "input_features" in media:
+            self._move("audio", media["input_features"].device)
             # True is padding here, where the model's own forward takes the opposite.
             padding = ~media["input_features_mask"]
             found["audio"] = self.model.model.get_audio_features(
                 media["input_features"], padding
             ).pooler_output
         return found
+
+    def _move(self, kind: str, device: torch.device) -> None:
+        """Without the decoder, which is never run and may be too large for the device."""
+        for name in (f"{kind}_tower", f"embed_{kind}"):
+            getattr(self.model.model, name).to(device)
 
 
 class FeatureRegression(torch.nn.Module):
@@ -90,7 +94,9 @@ class FeatureRegression(torch.nn.Module):
         num_tokens: Sequence[int],
     ) -> dict[str, torch.Tensor]:
         """Of every kind that a batch has; num_tokens: of each clip."""
-        counts = {"audio": torch.tensor(num_tokens)} if num_tokens else {}
+        counts: dict[str, torch.Tensor] = {}
+        if num_tokens:
+            counts["audio"] = torch.tensor(num_tokens, device=soft["audio"].device)
         return {
             f"{kind} features": self(kind, soft[kind], wanted[kind], counts.get(kind))
             for kind in self.projections
@@ -104,20 +110,18 @@ class FeatureRegression(torch.nn.Module):
         wanted: torch.Tensor,
         num_tokens: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """soft (n, S, d), wanted (n, S', d'): squared distance of what is projected over the
-        wanted's squared length, mean over tokens; 1 = as far as zero is.
+        """soft (n, S, d), wanted (n, S', d'): the `relative_distance` of what is projected from
+        what is wanted.
 
         num_tokens (n,): how many of the S belong to each; None = all
         """
         target = resampled(wanted.detach().float(), soft.shape[1])
         got = self.projections[kind](soft).float()
-        error = (got - target).square().sum(-1)
-        size = target.square().sum(-1)
         if num_tokens is not None:
-            kept = torch.arange(soft.shape[1], device=soft.device)[None] < num_tokens[:, None]
-            error, size = error[kept], size[kept]
-        loss: torch.Tensor = error.mean() / size.mean().clamp(min=1e-12)
-        return loss
+            places = torch.arange(soft.shape[1], device=soft.device)
+            kept = places[None] < num_tokens[:, None]
+            got, target = got[kept], target[kept]
+        return relative_distance(got, target)
 
 
 def resampled(features: torch.Tensor, count: int) -> torch.Tensor:

@@ -12,37 +12,44 @@ from pathlib import Path
 from typing import Any
 
 from matryo.checkpoint.atomic import replace_text, replacing
+from matryo.checkpoint.writing import room
 
 LOG, PLOT = "log.jsonl", "loss.svg"
+_CONTINUE = "run the same command to continue from the last checkpoint"
 
 
 class Journal:
-    """Writes records; `close` it, or use it in a with block."""
+    """Writes records, inside a with block. Raises CapacityError if the disk is full."""
 
     def __init__(self, output: Path, step: int, say: Callable[[str], None]) -> None:
-        """step: how many are done; later lines of the log are cut."""
+        """step: how many are done; later lines of the log are cut. -1 = a new run: all are."""
         from torch.utils.tensorboard import SummaryWriter
 
         self.output, self._say = output, say
         kept = [record for record in read(output) if record["step"] <= step]
-        replace_text(output / LOG, "".join(json.dumps(record) + "\n" for record in kept))
-        self._log = (output / LOG).open("a", encoding="utf-8")
-        # Of steps that were cut, TensorBoard's reader keeps what is written last.
-        self._board = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)
+        with room(output, _CONTINUE):
+            replace_text(output / LOG, "".join(json.dumps(record) + "\n" for record in kept))
+            self._log = (output / LOG).open("a", encoding="utf-8")
+            # Of steps that were cut, TensorBoard's reader keeps what is written last.
+            self._board = SummaryWriter(str(output / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._log.close()
-        self._board.close()
+        with room(self.output, _CONTINUE):
+            try:
+                self._log.close()
+            finally:
+                self._board.close()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """One step, or one evaluation; every number also goes to TensorBoard."""
-        self._log.write(json.dumps(record, allow_nan=False) + "\n")
-        self._log.flush()
-        for name, value in _flat(record):
-            self._board.add_scalar(name, value, record["step"])
+        with room(self.output, _CONTINUE):
+            self._log.write(json.dumps(record, allow_nan=False) + "\n")
+            self._log.flush()
+            for name, value in _flat(record):
+                self._board.add_scalar(name, value, record["step"])
         self._say(line(record))
 
 

@@ -12,22 +12,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate import Accelerator, InitProcessGroupKwargs  # type: ignore[import-untyped]
 from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
 
 from matryo import kernels
 from matryo.checkpoint.atomic import alone, replace_text
+from matryo.checkpoint.writing import room
 from matryo.errors import ConfigError, TrainingError
 from matryo.inputs.tokenizer import Tokenizer
 from matryo.train import adapters, resume, rungs
 from matryo.train.average import WeightMean
+from matryo.train.data import Corpus
 from matryo.train.export import Exported, export
 from matryo.train.journal import Journal, plot, read
 from matryo.train.memory import keep_freed
@@ -36,13 +40,17 @@ from matryo.train.mixture import Mixture
 from matryo.train.nested import nest
 from matryo.train.objective import LossWeights, NestedObjective
 from matryo.train.optimizer import make_optimizers, set_rate
-from matryo.train.recipe import Recipe
-from matryo.train.shard import assembled, clip_coefficients, shard, whole
+from matryo.train.recipe import Recipe, ScheduleRecipe
+from matryo.train.shard import are_finite, assembled, clip_coefficients, shard, whole
 from matryo.train.sources import make_encoders, make_teacher, open_data, probes_of
 from matryo.train.start import make_model, make_schedule, prepare_towers
 from matryo.train.step import accumulate, described, evaluate, prepare
 
 CHECKPOINTS, ADAPTER = "checkpoints", "adapter"
+# The first process prepares texts, writes checkpoints and exports while the others wait for it;
+# launchers end all of them if one dies.
+PATIENCE = timedelta(hours=12)
+_DRAWN = 3  # apart from other draws of the same seed and step
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +76,13 @@ def main(recipe: Recipe, *, say: Callable[[str], None] = print) -> Report:
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
-    tell = say if accelerator.is_main_process else _silent
     if not accelerator.is_main_process:
-        return _run(recipe, accelerator, tell)
-    with alone(recipe.output, wait=False):
-        return _run(recipe, accelerator, tell)
+        return _run(recipe, accelerator, _silent)
+    again = "run the same command to continue from the last checkpoint"
+    with alone(recipe.output, wait=False), room(recipe.output, again):
+        return _run(recipe, accelerator, say)
 
 
 def _silent(message: str) -> None:
@@ -115,6 +124,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     with accelerator.main_process_first():
         corpora, held_out = open_data(recipe, start, config, tokenizer, say)
     sequence = recipe.data.sequence
+    measured = _measured(held_out, recipe)
     rows = Mixture(corpora, [s.weight for s in recipe.data.sources], sequence, recipe.seed)
     say(
         f"{rows.num_tokens:,} tokens in {sum(c.num_documents for c in corpora):,} documents: "
@@ -150,11 +160,16 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     # Resume.
     checkpoints, step = recipe.output / CHECKPOINTS, 0
     position: Sequence[int] = rows.start
+    past: list[dict[str, Any]] = []
     last_good = resume.newest(checkpoints)
     if last_good is not None:
         progress = resume.restore(last_good, model, optimizers, recipe.to_json())
         step, position = progress["step"], progress["position"]
         mean.restore(progress["mean"])
+        _check_mean(mean, step, recipe.schedule, say)
+        past = [record for record in read(recipe.output) if record["step"] <= step]
+        if mean.count != progress["mean"]["count"]:  # other weights are measured now
+            past = [one for one in past if "losses" in one or one["step"] < step]
         if heads is not None:
             heads.load_state_dict(progress["heads"])
         if progress["texts"] != rows.digest:
@@ -170,13 +185,23 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     peak = measured_peak(accelerator.device, dtype) * accelerator.num_processes
     say(f"{peak / 1e9:,.0f} GFLOP/s at most ({torch.get_num_threads()} threads, {dtype})")
-    clock, losses, found = Clock(), dict[str, float](), dict[str, dict[str, float]]()
-    with _journal(recipe, accelerator, step, say) as journal, ThreadPoolExecutor(1) as reader:
-        if held_out is not None and step == 0 and recipe.model.start is not None:
-            found = evaluate(objective, encoders, schedule.rungs, held_out, recipe)
-            journal.write({"step": 0, "held_out": found})
+    clock, losses = Clock(), dict[str, float]()
+    for record in past:
+        losses |= record.get("losses", {})
+    last = next((r for r in reversed(past) if measured and r.get("texts") == measured), None)
+    known, found = (-1, {}) if last is None else (last["step"], last["held_out"])
+    accelerator.wait_for_everyone()  # all have read the journal, which is written from here on
+    begin = step if last_good is not None else -1
+    with _journal(recipe, accelerator, begin, say) as journal, ThreadPoolExecutor(1) as reader:
         upcoming = reader.submit(prepare, rows, step, position, recipe, accelerator)
-        while step < recipe.schedule.steps:
+        while True:
+            if held_out is not None and known < step and _measures(recipe, step):
+                with mean.in_place():
+                    found = evaluate(objective, encoders, schedule.rungs, held_out, recipe)
+                _check_held_out(found, step, last_good)
+                journal.write({"step": step, "held_out": found, "texts": measured})
+            if step >= recipe.schedule.steps:
+                break
             clock.start()
             passes = schedule.passes(step) if o.decoder else ()
             taken = upcoming.result()
@@ -184,6 +209,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
             upcoming = reader.submit(prepare, rows, step + 1, taken.after, recipe, accelerator)
             if sharded:
                 clip_coefficients(model)
+            torch.manual_seed(_drawn(recipe.seed, step, accelerator.process_index))
             values = accumulate(objective, encoders, passes, taken, accelerator, teacher)
             norm = _gradient_norm(objective, heads, recipe.optimizer.clip)
             _check(values, norm, step, described(taken.places), last_good)
@@ -209,19 +235,15 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
                     "seconds_left": clock.left(recipe.schedule.steps - step),
                 }
             )
-            ended = step == recipe.schedule.steps
-            if held_out is not None and (ended or step % recipe.evaluate_every == 0):
-                with mean.in_place():
-                    found = evaluate(objective, encoders, schedule.rungs, held_out, recipe)
-                journal.write({"step": step, "held_out": found})
-            if ended or step % recipe.save_every == 0:
+            if step == recipe.schedule.steps or step % recipe.save_every == 0:
+                _check_state(optimizers, step, last_good)
                 state = {
                     "step": step,
                     "position": list(position),
                     "texts": rows.digest,
                     "recipe": recipe.to_json(),
                     "heads": {} if heads is None else heads.state_dict(),
-                    "mean": mean.state(),
+                    "mean": mean.state(write=accelerator.is_main_process),
                 }
                 last_good = resume.save(
                     checkpoints, model, optimizers, state, recipe.keep,
@@ -232,10 +254,11 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     exported: list[Exported] = []
     mean.use()
     if sharded:
-        model = assembled(model)
+        model = assembled(model, keep=accelerator.is_main_process)
     if accelerator.is_main_process:
         plot(recipe.output)
-        _compare(recipe.output, found, schedule.widest, say)
+        if measured is not None:
+            _compare(recipe.output, found, measured, schedule.widest, say)
         if recipe.adapter is not None:
             adapters.save(model, recipe.output / ADAPTER, str(recipe.model.start))
             adapters.merge(model)
@@ -261,12 +284,44 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     return Report(step, losses, found, exported)
 
 
-def _compare(output: Path, after: rungs.Measured, widest: str, say: Callable[[str], None]) -> None:
-    """Says what training did to every rung, if they were measured before it."""
-    before = next((r["held_out"] for r in read(output) if r["step"] == 0), None)
+def _measured(held_out: Corpus | None, recipe: Recipe) -> str | None:
+    """What is measured, to compare like with like; None if nothing is.
+
+    Raises ConfigError if it does not fill a row, which a run would else find out long after.
+    """
+    if held_out is None:
+        return None
+    count = held_out.num_rows(recipe.data.sequence)
+    if not count:
+        raise ConfigError(
+            f"data.held_out has {len(held_out.tokens)} tokens; one row needs "
+            f"{recipe.data.sequence + 1}: add text or lower data.sequence"
+        )
+    return f"{min(count, recipe.data.held_out_rows)} rows of {held_out.digest}"
+
+
+def _measures(recipe: Recipe, step: int) -> bool:
+    """Whether held-out texts are measured after `step` steps."""
+    if step == 0:
+        return recipe.model.start is not None
+    return step >= recipe.schedule.steps or step % recipe.evaluate_every == 0
+
+
+def _compare(
+    output: Path,
+    after: rungs.Measured,
+    measured: str,
+    widest: str,
+    say: Callable[[str], None],
+) -> None:
+    """Says what training did to every rung, if they were measured before it on the same texts."""
+    before = next((record for record in read(output) if record["step"] == 0), None)
     if before is None:
         return
-    found = rungs.changes(before, after)
+    if before.get("texts") != measured:
+        say("before and after are not compared: data.held_out has changed since step 0")
+        return
+    found = rungs.changes(before["held_out"], after)
     for line in rungs.table(found):
         say(line)
     for warning in rungs.warnings(found, widest):
@@ -282,6 +337,29 @@ def _gradient_norm(
     return float(whole(torch.nn.utils.clip_grad_norm_(weights, limit)))
 
 
+def _drawn(seed: int, step: int, process: int) -> int:
+    """The seed of what a process draws in a step, dropout above all: the same in a run that was
+    stopped before it, another in every process.
+    """
+    return int(np.random.SeedSequence([seed, step, _DRAWN, process]).generate_state(1, "u8")[0])
+
+
+def _check_mean(
+    mean: WeightMean, step: int, schedule: ScheduleRecipe, say: Callable[[str], None]
+) -> None:
+    """Says which steps the mean lacks; raises ConfigError if it lacks all, and none will follow."""
+    missed = mean.missed(step)
+    if not missed:
+        return
+    what = (
+        f"schedule.average asks for the mean from step {schedule.first_averaged} on, and "
+        f"{missed} steps were taken without it"
+    )
+    if step >= schedule.steps and not mean.count:
+        raise ConfigError(f"{what}, the last one too: set it to 0, or raise schedule.steps")
+    say(f"{what}: it is over the others")
+
+
 def _check(
     values: Mapping[str, Mapping[str, float]],
     norm: float,
@@ -290,14 +368,49 @@ def _check(
     last_good: Path | None,
 ) -> None:
     """Raises TrainingError before a step would spoil the weights."""
-    bad = [name for name, value in values["losses"].items() if not math.isfinite(value)]
-    if not bad and math.isfinite(norm):
-        return
-    what = f"the loss of {', '.join(bad)}" if bad else "the gradient"
-    where = "none was saved yet" if last_good is None else f"the last good one is {last_good}"
-    raise TrainingError(
-        f"{what} is not a number at step {step + 1}, rows {shown}; no weight was changed, "
-        f"checkpoint: {where}; lower the rates or look at these rows, then run the same command"
+    bad = _not_numbers(values.values())
+    if bad or not math.isfinite(norm):
+        what = f"the loss of {bad}" if bad else "the gradient"
+        what += f" is not a number at step {step + 1}, rows {shown}; no weight was changed"
+        raise TrainingError(f"{what}; {_help(last_good)}")
+
+
+def _check_held_out(found: rungs.Measured, step: int, last_good: Path | None) -> None:
+    """Raises TrainingError if a held-out loss is no number."""
+    bad = _not_numbers([{name: sum(values.values())} for name, values in found.items()])
+    if bad:
+        what = f"the held-out loss of {bad} is not a number after step {step}"
+        raise TrainingError(f"{what}; {_help(last_good)}")
+
+
+def _check_state(
+    optimizers: Sequence[torch.optim.Optimizer], step: int, last_good: Path | None
+) -> None:
+    """Raises TrainingError before a checkpoint is saved that no step could follow."""
+    tensors: list[torch.Tensor] = []
+    for optimizer in optimizers:
+        tensors += [weight for group in optimizer.param_groups for weight in group["params"]]
+        for state in optimizer.state.values():
+            tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
+    if not are_finite(tensors):
+        what = f"a weight, or what its optimiser keeps of it, is not a number after step {step}"
+        raise TrainingError(f"{what}, which is not saved; {_help(last_good)}")
+
+
+def _not_numbers(values: Iterable[Mapping[str, float]]) -> str:
+    """The names of those that are none."""
+    bad = [name for found in values for name, value in found.items() if not math.isfinite(value)]
+    return ", ".join(dict.fromkeys(bad))
+
+
+def _help(last_good: Path | None) -> str:
+    """What to do where a number is none: what is named may change between the parts of a run."""
+    rates = "lower optimizer.rate, embedding_rate and vector_rate, or optimizer.clip"
+    if last_good is None:
+        return f"checkpoint: none was saved yet; {rates}, and run the same command to begin again"
+    return (
+        f"checkpoint: the last good one is {last_good}; {rates}, and run the same command to "
+        "continue from it; if that stops, too, delete it to continue from the one before"
     )
 
 

@@ -113,7 +113,7 @@ def read_questions(path: Path) -> list[ChoiceRow]:
     Raises CheckpointError if the file cannot be read, InputError for a row that is no question.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"cannot be read: {error}", file=str(path)) from error
     found = []

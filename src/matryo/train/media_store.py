@@ -1,12 +1,13 @@
 """Pictures and sounds of training rows, decoded once and kept beside the ids.
 
-In: files. Out: pixels (3, S, S) f32 and log-mel (T, bins) f32, as at run time or changed a little
-(`changes.py`). Pictures are kept as bytes: at the size of the model, or, to be changed later, half
-as large again and with their transparency. Log-mel is kept in 16 bits.
+In: files, or what one holds. Out: pixels (3, S, S) f32 and log-mel (T, bins) f32, as at run time or
+changed a little (`changes.py`). Pictures are kept as bytes: at the size of the model, or, to be
+changed later, half as large again and with their transparency. Log-mel is kept in 16 bits.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from matryo.checkpoint.packed import hash_file
 from matryo.errors import InputError
 from matryo.train.changes import changed_pixels, changed_sound
 
 F32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+Medium = Path | bytes  # a file, or what one holds
+Status = tuple[int | None, int | None]  # size and time of a file, None = it is missing
 
 PICTURES, SOUNDS = "pictures.bin", "sounds.bin"
 
@@ -56,40 +60,56 @@ class MediaWriter:
 
     def __init__(self, shape: MediaShape, pictures: BinaryIO, sounds: BinaryIO) -> None:
         self.shape, self._pictures, self._sounds = shape, pictures, sounds
-        self._known: dict[tuple[str, Path], int] = {}
+        self._known: dict[tuple[str, str], int] = {}
+        self._files: dict[str, Status] = {}
         self.num_pictures = 0
         self.frames: list[tuple[int, int]] = []  # of each sound: all, and those that are sound
-        self.files: list[tuple[str, int, int]] = []
+        self.digests: list[str] = []  # SHA-256 of each medium, in the order of decoding
 
-    def add(self, tower: str, path: Path) -> int:
-        """Raises InputError for a file that is missing, broken or too long."""
-        key = (tower, path)
-        if key not in self._known:
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-            self._known[key] = self._picture(path) if tower == "vision" else self._sound(path)
-            self.files.append((str(path), status.st_size, status.st_mtime_ns))
-        return self._known[key]
+    @property
+    def files(self) -> list[tuple[str, int | None, int | None]]:
+        """What was asked for, used or not, as `unchanged` takes it."""
+        return [(path, *status) for path, status in self._files.items()]
 
-    def _picture(self, path: Path) -> int:
+    def add(self, tower: str, medium: Medium) -> int:
+        """Raises InputError for a medium that is missing, broken or too long."""
+        name = str(medium) if isinstance(medium, Path) else hashlib.sha256(medium).hexdigest()
+        if (tower, name) not in self._known:
+            if isinstance(medium, Path):
+                self._remember(medium)
+            number = self._picture(medium) if tower == "vision" else self._sound(medium)
+            self.digests.append(hash_file(medium) if isinstance(medium, Path) else name)
+            self._known[tower, name] = number
+        return self._known[tower, name]
+
+    def _remember(self, path: Path) -> None:
+        """Before it is decoded: what cannot be used now may be supplied later."""
+        self._files[str(path)] = (None, None)
+        try:
+            status = path.stat()
+        except (OSError, ValueError) as error:  # ValueError: of a NUL in it
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path}: cannot be read: {reason}") from error
+        self._files[str(path)] = (status.st_size, status.st_mtime_ns)
+
+    def _picture(self, medium: Medium) -> int:
         from matryo.inputs.image import load_rgb, load_rgba
 
         side = self.shape.stored[0]
         load = load_rgba if self.shape.picture_changes else load_rgb
-        self._pictures.write(np.ascontiguousarray(load(path, side)).tobytes())
+        self._pictures.write(np.ascontiguousarray(load(medium, side)).tobytes())
         self.num_pictures += 1
         return self.num_pictures - 1
 
-    def _sound(self, path: Path) -> int:
+    def _sound(self, medium: Medium) -> int:
         from matryo.inputs.mel import MelFilters
         from matryo.inputs.sound import RATE, load_sound
 
-        samples, longest = load_sound(path), self.shape.clip_samples
+        samples, longest = load_sound(medium), self.shape.clip_samples
         if len(samples) > longest:
+            name = medium if isinstance(medium, Path) else "bytes"
             raise InputError(
-                f"{path}: {len(samples) / RATE:.1f} s of sound; a clip has at most "
+                f"{name}: {len(samples) / RATE:.1f} s of sound; a clip has at most "
                 f"{longest / RATE:.1f} s: cut it into pieces"
             )
         mel, mask = MelFilters(self.shape.num_mels).clip(samples)
@@ -136,15 +156,16 @@ class MediaStore:
 
 
 def unchanged(files: Sequence[Sequence[Any]]) -> bool:
-    """Whether media files are those that were decoded, by size and time."""
+    """Whether media files are as they were, by size and time; what was missing is still missing."""
+    return all(_status(path) == (size, time) for path, size, time in files)
+
+
+def _status(path: str) -> Status:
     try:
-        return all(
-            (status.st_size, status.st_mtime_ns) == (size, time)
-            for path, size, time in files
-            for status in [os.stat(path)]
-        )
-    except OSError:
-        return False
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return (None, None)
+    return (status.st_size, status.st_mtime_ns)
 
 
 def _mapped(path: Path, kind: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -106,7 +106,8 @@ def make_optimizers(
     if recipe.name == "muon":
         # A depthwise filter sees one channel: nothing to make orthogonal.
         mixing = [weight for weight in kinds["matrix"] if weight.shape[1] > 1]
-        made.append(Muon(mixing, recipe.rate, recipe.weight_decay))
+        if mixing:  # a run of vectors and tables alone has none
+            made.append(Muon(mixing, recipe.rate, recipe.weight_decay))
         kinds["matrix"] = [weight for weight in kinds["matrix"] if weight.shape[1] == 1]
         rates["matrix"] = rates["vector"]  # an orthogonalised step is of another size than Adam's
     groups: list[dict[str, Any]] = [
@@ -118,7 +119,8 @@ def make_optimizers(
         for kind, weights in kinds.items()
         if weights
     ]
-    made.append(torch.optim.AdamW(groups, betas=(recipe.beta1, recipe.beta2), fused=True))
+    if groups:  # all that an adapter trains are matrices
+        made.append(torch.optim.AdamW(groups, betas=(recipe.beta1, recipe.beta2), fused=True))
     for optimizer in made:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]

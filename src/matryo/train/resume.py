@@ -1,29 +1,32 @@
 """Training checkpoints: everything that the next step depends on, in one file that appears whole.
 
-In: weights, optimisers, the step, the position in the data, random states. Out:
-`checkpoints/step-00000100.pt`; the last few are kept. A run that was killed at any moment continues
-from the newest with the loss curve of a run that was not.
+In: weights, optimisers, the step, the position in the data. Out: `checkpoints/step-00000100.pt`;
+the last few are kept. What is drawn at random follows from the seed and the step. A run that was
+killed at any moment continues from the newest with the loss curve of a run that was not.
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from matryo.checkpoint.atomic import TEMPORARY, replacing
-from matryo.errors import CapacityError, CheckpointError, ConfigError
+from matryo.checkpoint.writing import room
+from matryo.errors import CheckpointError, ConfigError
 from matryo.train.nested import LanguageModel
-from matryo.train.shard import load_state, part_of, whole_state, whole_weights
+from matryo.train.shard import load_state, part_of, whole_state, whole_tensors
 
 _FORMAT = 2
-# May differ between the parts of a run: what comes after the steps, or changes no number of them.
+# May differ between the parts of a run: what comes after the steps, or changes no number of them;
+# and what helps a run whose loss is none.
 FREE = frozenset(
     {"output", "schedule", "export", "save_every", "evaluate_every", "keep", "threads",
-     "deterministic", "recompute", "shard", "data.held_out", "data.held_out_rows", "data.cache"}
+     "deterministic", "recompute", "shard", "data.held_out", "data.held_out_rows", "data.cache",
+     "optimizer.rate", "optimizer.embedding_rate", "optimizer.vector_rate", "optimizer.clip"}
 )  # fmt: skip
 _PATHS = frozenset(
     {"data.files", "model.start", "model.tokenizer", "teacher.model", "teacher.encoders"}
@@ -46,30 +49,20 @@ def save(
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step-{progress['step']:08d}.pt"
+    # Weights that do not learn are the start's.
+    learning = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
     state = {
         "format": _FORMAT,
-        # Weights that do not learn are the start's.
-        "weights": {name: value for name, value in whole_weights(model, learning=True) if write},
-        "optimizers": [whole_state(optimizer) for optimizer in optimizers],
-        "torch_rng": torch.get_rng_state(),
-        "accelerator_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "weights": dict(whole_tensors(learning, keep=write)),
+        "optimizers": [whole_state(optimizer, keep=write) for optimizer in optimizers],
         **progress,
     }
     if not write:
         return path
-    try:
-        with replacing(path) as file:
-            torch.save(state, file)
-    except (OSError, RuntimeError) as error:
-        # torch's writer reports a full disk as a RuntimeError of its own.
-        full = isinstance(error, RuntimeError) or error.errno == errno.ENOSPC
-        if not full:
-            raise
-        last = newest(directory)
-        raise CapacityError(
-            f"the disk is full: {path.name} could not be written; free some space and run the same "
-            f"command to continue from {'the start' if last is None else last.name}"
-        ) from error
+    last = newest(directory)
+    begin = "the start" if last is None else last.name
+    with room(path, f"run the same command to continue from {begin}"), replacing(path) as file:
+        torch.save(state, file)
     for old in every(directory)[:-keep]:
         old.unlink()
     return path
@@ -80,7 +73,7 @@ def every(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
     for left in directory.glob(f".step-*{TEMPORARY}"):
-        left.unlink()
+        left.unlink(missing_ok=True)  # another process of the run may be first
     return sorted(directory.glob("step-*.pt"))
 
 
@@ -96,12 +89,14 @@ def restore(
     optimizers: Sequence[torch.optim.Optimizer],
     recipe: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Fills model, optimisers and random states; returns the progress that `save` was given.
+    """Fills model and optimisers; returns the progress that `save` was given.
 
     Raises CheckpointError for a file that is broken, ConfigError for a run of another recipe.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # Processes that take parts of it share its pages instead of reading all of it each.
+        split = any(isinstance(weight, DTensor) for weight in model.parameters())
+        state: dict[str, Any] = torch.load(path, "cpu", weights_only=True, mmap=split)
         found = state.pop("format")
     except Exception as error:
         raise CheckpointError(
@@ -120,10 +115,6 @@ def restore(
             value.copy_(part_of(weights[name], value))
     for optimizer, values in zip(optimizers, state.pop("optimizers"), strict=True):
         load_state(optimizer, values)
-    torch.set_rng_state(state.pop("torch_rng"))
-    others = state.pop("accelerator_rng")
-    if others and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(others)
     return state
 
 

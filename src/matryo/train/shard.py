@@ -8,7 +8,7 @@ Source: torch.distributed.fsdp.fully_shard.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -39,7 +39,8 @@ def part_of(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     if not isinstance(like, DTensor):
         return value
     value = value.to(like.device)
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    part = distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    return part.clone()  # a view would keep the whole tensor
 
 
 @torch.no_grad()
@@ -54,9 +55,25 @@ def clip_coefficients(model: LanguageModel) -> None:
             layer.altup.prediction_coefs.weight.clamp_(-limit, limit)
 
 
-def assembled(model: LanguageModel) -> LanguageModel:
-    """A model of one process with the weights of a split one; every process must call it."""
-    weights = dict(whole_weights(model))
+def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether every value is a number, in every process, each of which must call it."""
+    parts = [part.to_local() if isinstance(part, DTensor) else part for part in tensors]
+    # The least and the greatest value are none if one is; unlike a mask they take no memory.
+    good = all(bool(torch.stack(part.aminmax()).isfinite().all()) for part in parts if part.numel())
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return good
+    found = torch.tensor(int(good), device=parts[0].device)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MIN)
+    return bool(found)
+
+
+def assembled(model: LanguageModel, *, keep: bool = True) -> LanguageModel:
+    """A model of one process with the weights of a split one; every process must call it, and gets
+    the split one back if it does not `keep` the other.
+    """
+    weights = dict(whole_tensors(model.named_parameters(), keep=keep))
+    if not keep:
+        return model
     kind: Any = type(model)
     made: LanguageModel = kind(model.config)
     nest(made)
@@ -65,32 +82,31 @@ def assembled(model: LanguageModel) -> LanguageModel:
     return made
 
 
-def whole_weights(
-    model: LanguageModel, *, learning: bool = False
+def whole_tensors(
+    tensors: Iterable[tuple[str, torch.Tensor]], *, keep: bool
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and whole weights on the processor, of those that learn alone if asked for; every
-    process must go through all of them.
+    """Names and whole tensors on the processor; every process must go through all of them, and gets
+    none if it does not `keep` them: together they are as large as the model.
     """
-    for name, weight in model.named_parameters():
-        if weight.requires_grad or not learning:
-            yield name, whole(weight).cpu()
+    for name, tensor in tensors:
+        value = whole(tensor)
+        if keep:
+            yield name, value.cpu()
 
 
-def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """`optimizer.state_dict()` of one process."""
+def whole_state(optimizer: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, Any]:
+    """`optimizer.state_dict()` of one process; without tensors if it does not `keep` them."""
     state = optimizer.state_dict()
-    values = {
-        number: {
-            key: whole(value).cpu() if isinstance(value, torch.Tensor) else value
-            for key, value in entry.items()
-        }
-        for number, entry in state["state"].items()
-    }
+    values = {}
+    for number, entry in state["state"].items():
+        tensors = {key: one for key, one in entry.items() if isinstance(one, torch.Tensor)}
+        values[number] = {**entry, **dict.fromkeys(tensors)}
+        values[number].update(whole_tensors(tensors.items(), keep=keep))
     return {**state, "state": values}
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """The reverse of `whole_state`."""
+    """The reverse of `whole_state`, but for the rates, which the recipe may have changed."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     values = {
         number: {
@@ -101,4 +117,8 @@ def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         }
         for number, entry in state["state"].items()
     }
-    optimizer.load_state_dict({**state, "state": values})
+    groups = [
+        {**saved, **{key: now[key] for key in ("lr", "peak") if key in now}}
+        for saved, now in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({"state": values, "param_groups": groups})

@@ -51,6 +51,7 @@ def open_data(
         "end_id": config.eos_ids[0],
         "field": data.field,
         "bad_rows": data.bad_rows,
+        "advice": "repair it, or set data.bad_rows: skip",
         "note": note,
         "encoder": ConversationEncoder(text, towers, _end_ids(start, config), data.learn),
         "names": (data.label, data.transcript),

@@ -8,7 +8,6 @@ model's shape.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,12 @@ from matryo.checkpoint.beside import CONFIG, plans_beside
 from matryo.checkpoint.packed import is_packed
 from matryo.config import TextConfig
 from matryo.errors import CheckpointError, ConfigError
+from matryo.inputs.text_format import read_json_object
 from matryo.loading.home import find_directory
 from matryo.plan import Plan
 from matryo.tower_config import NO_TOWERS, TowerConfig
 from matryo.train.nested import LanguageModel, initialise
+from matryo.train.pretrained import read_model
 from matryo.train.recipe import ModelRecipe, Recipe
 from matryo.train.sound_norm import fuse_convolutions
 from matryo.train.tower_start import initialise_towers
@@ -58,7 +59,9 @@ class Start:
 
 
 def make_model(recipe: ModelRecipe, seed: int) -> Start:
-    """The model in float32. Raises ConfigError."""
+    """The model in float32. Raises ConfigError; CheckpointError for a start that cannot be read, or
+    lacks a tensor.
+    """
     torch.manual_seed(seed)
     if recipe.start is not None:
         start = _continued(recipe, recipe.start)
@@ -95,12 +98,18 @@ def _continued(recipe: ModelRecipe, directory: Path) -> Start:
             "is packed, its weights rounded: start from the Hugging Face directory",
             file=str(directory),
         )
-    document = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    document = read_json_object(directory / CONFIG)
     whole = document.get("model_type") == "gemma3n"
     kind: Any = Gemma3nForConditionalGeneration if whole else Gemma3nForCausalLM
-    model: LanguageModel = kind.from_pretrained(directory, dtype=torch.float32)
     towers = TowerConfig.from_json(document)
+    model: LanguageModel = read_model(kind, directory, absent=_absent(towers) if whole else ())
     return Start(model, recipe.tokenizer or directory, document, towers)
+
+
+def _absent(towers: TowerConfig) -> tuple[str, ...]:
+    """How the names of encoders begin that transformers makes though the checkpoint has none."""
+    without = [part for part in ("vision", "audio") if getattr(towers, part) is None]
+    return tuple(f"model.{prefix}" for part in without for prefix in PARTS[part])
 
 
 def _multimodal(recipe: ModelRecipe) -> Start:

@@ -1,13 +1,14 @@
 """One step: its rows as batches, the gradients of its passes; and the same rows measured.
 
 In: a mixture of rows, plans, an objective. Out: gradients on the weights, losses by pass. The rows
-of a step are sorted by length, so that little is padded, and every learned token counts the same
-however they are split.
+of a step are sorted by length, so that little is padded, and every learned token, labelled picture
+and letter counts the same however they are split.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,22 +92,26 @@ def accumulate(
     accelerator: Accelerator,
     teacher: Teacher | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Gradients of one step; returns its losses by pass, means over labels and processes.
+    """Gradients of one step; returns its losses by pass, means over labels and processes, and over
+    passes of one name.
 
     passes: none = the encoders learn alone · teacher: of the passes that the widest does not teach
     """
     learns = objective.weights.need_teacher
     sums = torch.zeros(max(1, len(passes)), 3, device=accelerator.device)
-    beside: dict[str, list[float]] = {}
-    for cpu in rows.batches:
+    amounts = [_amounts(encoders, batch) for batch in rows.batches]
+    of_step = sum(amounts, Counter[str]())
+    beside: dict[str, float] = {}  # losses of the encoders
+    for cpu, amount in zip(rows.batches, amounts, strict=True):
         batch = cpu.to(accelerator.device)
         # As many processes as share the labels take the mean of their gradients.
         share = batch.num_labels / rows.num_labels * accelerator.num_processes
+        shares = {name: amount[name] / of_step[name] for name in of_step}
         taught = encoders is None
         if encoders is not None and not passes:
             with accelerator.autocast():
                 encode(objective.model, batch.media)
-            loss = _beside(encoders, batch, len(rows.batches), beside)
+            loss = _beside(encoders, batch, shares, beside)
             if loss is not None:
                 loss.backward()
         outside = None if teacher is None or not passes else expected(teacher, batch)
@@ -125,7 +130,7 @@ def accumulate(
             if one.weight > 0:
                 loss = out.loss * (one.weight * share)
                 if encoders is not None and not taught:
-                    extra, taught = _beside(encoders, batch, len(rows.batches), beside), True
+                    extra, taught = _beside(encoders, batch, shares, beside), True
                     loss = loss if extra is None else loss + extra
                 if known is None:
                     loss.backward()
@@ -162,10 +167,21 @@ def _agree(weights: Sequence[torch.Tensor], sums: torch.Tensor) -> None:
     torch.distributed.all_reduce(sums)
 
 
+def _amounts(encoders: Encoders | None, batch: Batch) -> Counter[str]:
+    """See `Auxiliary.amounts`."""
+    if encoders is None:
+        return Counter()
+    clips = num_tokens(batch, encoders.frames_per_token) if batch.said else []
+    return encoders.auxiliary.amounts(batch.shown, clips, batch.said)
+
+
 def _beside(
-    encoders: Encoders, batch: Batch, parts: int, sums: dict[str, list[float]]
+    encoders: Encoders, batch: Batch, shares: Mapping[str, float], sums: dict[str, float]
 ) -> torch.Tensor | None:
-    """The weighted auxiliary losses of the last pass; each is added to `sums`."""
+    """The weighted auxiliary losses of the last pass; each is added to `sums`.
+
+    shares: this batch's of what the step has for each loss to learn from
+    """
     soft = encoders.soft.take()
     found = auxiliary_losses(encoders.auxiliary, soft, batch, encoders.frames_per_token)
     if encoders.teacher is not None and soft:
@@ -173,8 +189,8 @@ def _beside(
         found |= encoders.auxiliary.regression.losses(soft, encoders.teacher(batch.media), counts)
     total: torch.Tensor | None = None
     for name, loss in found.items():
-        sums.setdefault(name, []).append(float(loss.detach()))
-        weighted = loss * (encoders.auxiliary.weights[name] / parts)
+        sums[name] = sums.get(name, 0.0) + float(loss.detach()) * shares[name]
+        weighted = loss * (encoders.auxiliary.weights[name] * shares[name])
         total = weighted if total is None else total + weighted
     return total
 
@@ -183,21 +199,26 @@ def _reported(
     objective: NestedObjective,
     passes: Sequence[Pass],
     sums: torch.Tensor,
-    beside: Mapping[str, Sequence[float]],
+    beside: Mapping[str, float],
     accelerator: Accelerator,
     has_teacher: bool,
 ) -> dict[str, dict[str, float]]:
     means = (sums / accelerator.num_processes).cpu().tolist()
-    values: dict[str, dict[str, float]] = {"losses": {}, "divergences": {}, "distances": {}}
+    # A step may have several random plans, which share a name.
+    found: dict[str, dict[str, list[float]]] = {"losses": {}, "divergences": {}, "distances": {}}
     for number, one in enumerate(passes):
         cross_entropy, divergence, distance = means[number]
-        values["losses"][one.name] = cross_entropy
+        found["losses"].setdefault(one.name, []).append(cross_entropy)
         from_widest = objective.weights.need_teacher and number > 0
         if from_widest or has_teacher:
-            values["divergences"][one.name] = divergence
+            found["divergences"].setdefault(one.name, []).append(divergence)
         if from_widest:
-            values["distances"][one.name] = distance
-    values["losses"] |= {name: float(np.mean(found)) for name, found in beside.items()}
+            found["distances"].setdefault(one.name, []).append(distance)
+    values = {
+        key: {name: float(np.mean(several)) for name, several in by_name.items()}
+        for key, by_name in found.items()
+    }
+    values["losses"] |= beside
     return {key: value for key, value in values.items() if value}
 
 
@@ -225,7 +246,7 @@ def evaluate(
     device = objective.model.device
     sums, total = dict.fromkeys(rungs, 0.0), 0
     right = known = 0
-    spelled: list[float] = []
+    spelled, letters = 0.0, 0
     for start in range(0, count, recipe.rows):
         part = samples[start : start + recipe.rows]
         batch = make_batch([(sample, corpus) for sample in part], [None] * len(part)).to(device)
@@ -244,7 +265,9 @@ def evaluate(
             if "audio" in soft:
                 counts = num_tokens(batch, encoders.frames_per_token)
                 loss = encoders.auxiliary.ctc(soft["audio"], counts, batch.said)
-                spelled += [] if loss is None else [loss.item()]
+                if loss is not None:
+                    amount = _amounts(encoders, batch)["ctc"]
+                    spelled, letters = spelled + loss.item() * amount, letters + amount
     objective.train()
     found: dict[str, dict[str, float]] = {}
     if recipe.objective.decoder:
@@ -256,8 +279,8 @@ def evaluate(
         }
     if known:
         found["classes"] = {"right": right / known, "pictures": known}
-    if spelled:
-        found["ctc"] = {"loss": float(np.mean(spelled))}
+    if letters:
+        found["ctc"] = {"loss": spelled / letters}
     return found
 
 

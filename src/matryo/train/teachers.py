@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+from transformers import AutoModelForCausalLM
 
 from matryo.checkpoint.atomic import check_space, replace_text, replacing
 from matryo.errors import CheckpointError, ConfigError
 from matryo.train.batch import Batch
+from matryo.train.dense import capped, head_of, is_plain_head
 from matryo.train.head import Head
+from matryo.train.pretrained import read_model, read_tokenizer
 from matryo.train.topk import TopTargets
 
 I64 = npt.NDArray[np.int64]
@@ -36,7 +37,7 @@ _SAMPLE = "The quick brown fox, 42 naïve Ωmega 東京 🌍\n\n  def f(x):\tret
 
 
 class OnlineTeacher:
-    """A teacher that runs beside the student."""
+    """A teacher that runs beside the student, on the device of the ids that it is given."""
 
     def __init__(self, model: Any) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -44,10 +45,7 @@ class OnlineTeacher:
     @torch.no_grad()
     def __call__(self, ids: torch.Tensor) -> Head:
         """Final states and head for ids (B, T); its logits are `softcap·tanh(h Wᵀ / softcap)`."""
-        hidden = self.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        return Head(
-            hidden, self.model.get_output_embeddings().weight.detach(), softcap_of(self.model)
-        )
+        return head_of(self.model.to(ids.device), ids)
 
 
 class CachedTeacher:
@@ -108,18 +106,12 @@ def expected(teacher: Teacher, batch: Batch) -> Head | TopTargets:
 def open_teacher(source: Path, tokenizer: Any) -> OnlineTeacher:
     """The model at `source`, if its tokenizer gives the ids that `tokenizer` gives.
 
-    tokenizer: one of ours. Raises CheckpointError if transformers cannot open it, ConfigError if
-    its ids or its logits are not what is needed.
+    tokenizer: one of ours. Raises CheckpointError if transformers cannot open it or a tensor is
+    missing, ConfigError if its ids or its logits are not what is needed.
     """
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if not (source / "config.json").is_file():
         raise CheckpointError("holds no Hugging Face checkpoint", file=str(source))
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-        theirs: Any = AutoTokenizer.from_pretrained(source)
-    except Exception as error:  # whatever a broken file makes its readers raise
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"transformers cannot open it: {reason}", file=str(source)) from error
+    model, theirs = read_model(AutoModelForCausalLM, source), read_tokenizer(source)
     wanted = list(tokenizer.encode(_SAMPLE))
     got = list(theirs(_SAMPLE, add_special_tokens=False).input_ids)
     if got != wanted or len(theirs) != len(tokenizer):
@@ -127,21 +119,12 @@ def open_teacher(source: Path, tokenizer: Any) -> OnlineTeacher:
             f"the teacher {source} has another tokenizer ({len(theirs)} tokens, ours "
             f"{len(tokenizer)}): its expectations are about other ids; a teacher must share it"
         )
-    teacher = OnlineTeacher(model)
-    _check_logits(teacher, source)
-    return teacher
-
-
-def _check_logits(teacher: OnlineTeacher, source: Path) -> None:
-    ids = torch.arange(6)[None]
-    head = teacher(ids)
-    with torch.no_grad():
-        wanted = teacher.model(input_ids=ids, use_cache=False).logits
-    if not torch.allclose(capped(head), wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
+    if not is_plain_head(model):
         raise ConfigError(
             f"the teacher {source} computes its logits from more than its last hidden states and "
             "one matrix; it cannot be used"
         )
+    return OnlineTeacher(model)
 
 
 def make_cache(
@@ -162,7 +145,7 @@ def make_cache(
         return
     directory.mkdir(parents=True, exist_ok=True)
     check_space(directory, 6 * num_rows * len(rows(0)) * top)
-    device = teacher.model.device
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     with replacing(directory / IDS) as ids_file, replacing(directory / VALUES) as values_file:
         for number in range(num_rows):
             ids = torch.from_numpy(rows(number))[None].to(device)
@@ -196,18 +179,6 @@ def read_index(directory: Path) -> dict[str, Any]:
     if not isinstance(index, dict):
         raise CheckpointError("is broken: delete it", file=str(directory / INDEX))
     return index
-
-
-def capped(head: Head) -> torch.Tensor:
-    """The logits of a head."""
-    logits = head.hidden @ head.weight.T
-    return head.softcap * torch.tanh(logits / head.softcap) if head.softcap else logits
-
-
-def softcap_of(model: Any) -> float:
-    """The cap of a model's logits, 0 = none."""
-    text = model.config.get_text_config()
-    return float(getattr(text, "final_logit_softcapping", None) or 0.0)
 
 
 def _digest(path: Path) -> str:

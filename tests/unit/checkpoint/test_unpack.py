@@ -5,6 +5,7 @@ transformers and to be packed again.
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,30 @@ def test_a_missing_file_and_a_full_directory_are_named(
         assert not (tmp_path / "new").exists()
     with pytest.raises(CheckpointError, match="not empty"):
         unpack_checkpoint(PackedModel(tmp_path / "packed"), tmp_path / "packed")
+
+
+@pytest.mark.parametrize("file", ["shell-1.safetensors", "audio.safetensors"])
+def test_one_flipped_bit_is_refused_and_nothing_is_written(
+    multimodal_checkpoint: Path, tmp_path: Path, file: str
+) -> None:
+    convert(multimodal_checkpoint, tmp_path / "packed", "q8")
+    data = bytearray((tmp_path / "packed" / file).read_bytes())
+    data[-100] ^= 1
+    (tmp_path / "packed" / file).write_bytes(data)
+    with pytest.raises(CheckpointError, match=rf"{re.escape(file)}: damaged: convert or copy"):
+        unpack_checkpoint(PackedModel(tmp_path / "packed"), tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_progress_goes_once_from_reading_to_the_last_byte(hub: Path, tmp_path: Path) -> None:
+    convert(hub, tmp_path / "packed", "q8")
+    told: list[tuple[int, int]] = []
+    unpack_checkpoint(
+        PackedModel(tmp_path / "packed"), tmp_path / "hf",
+        progress=lambda done, total, what: told.append((done, total)),
+    )  # fmt: skip
+    assert told == sorted(told) and told[-1][0] == told[-1][1]
+    assert len({total for _, total in told}) == 1
 
 
 def test_blocks_are_the_whole(hub: Path, tmp_path: Path) -> None:
