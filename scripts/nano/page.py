@@ -45,6 +45,15 @@ DRAWN = (
     ("prose", "bits_per_byte"), ("transcribe_espeak", "wer"), ("transcribe_prompts", "wer"),
     ("speech_translate_espeak", "chrf"),
 )  # fmt: skip
+GROUPS = {
+    "translation and facts": ("translate", "facts"),
+    "definitions and novels, hundredths of a bit a byte": ("words", "prose"),
+    "pictures": ("emoji", "emoji_choice", "emoji_keywords", "emoji_yes_no", "flags", "easy_vqa"),
+    "speech → text": ("transcribe_prompts", "transcribe_menardi", "transcribe_espeak",
+                      "transcribe_kokoro"),
+    "speech → translation": ("speech_translate_prompts", "speech_translate_menardi",
+                             "speech_translate_espeak", "speech_translate_kokoro"),
+}  # fmt: skip
 STYLES = {"mixed": ("tab:orange", "s"), "steep": ("tab:brown", "v")}  # colour and marker
 
 
@@ -83,6 +92,31 @@ def quality(document: Json) -> Iterator[str]:
             blind = found["without_a_model"]
             cells.append(f"{blind['value']:.3g} ({blind['how']})")
             yield f"| {title} | {UNITS[metric]} {arrow} | " + " | ".join(cells) + " |"
+
+
+def losses(document: Json) -> Iterator[str]:
+    """What each smaller size loses beside `large`, and what each mix has above the line: the least
+    and the most among the tasks of a group, by their first metrics.
+    """
+    sizes, mixes = rungs(document)
+    columns = [*sizes[-2::-1], *(f"{mix}, above the line" for mix in mixes)]
+    yield "| tasks, points | " + " | ".join(columns) + " |"
+    yield "|---|" + "---|" * len(columns)
+    for title, names in GROUPS.items():
+        metrics = [document["tasks"][name]["metrics"] for name in names]
+        firsts = [next(iter(one.values())) for one in metrics]
+        scale = 100 if next(iter(metrics[0])).endswith("bits_per_byte") else 1
+        cells = []
+        for size in sizes[-2::-1]:
+            lost = [
+                (one["sizes"]["large"]["value"] - one["sizes"][size]["value"])
+                * (scale if one["higher_is_better"] else -scale)
+                for one in firsts
+            ]
+            cells.append(_span(lost))
+        for mix in mixes:
+            cells.append(_span([one["above_the_line"][mix]["value"] * scale for one in firsts]))
+        yield f"| {title} | " + " | ".join(cells) + " |"
 
 
 def parts(document: Json) -> Iterator[str]:
@@ -235,6 +269,10 @@ def measured(document: Json, beside: Json | None, nested: Json | None) -> str:
             "", "![Quality of every size against its parameters](images/nano.png)",
         ]),
         ("Every size", list(quality(document))),
+        ("What a smaller size loses", [
+            "From the least to the most among the tasks of a row; negative: the smaller one is "
+            "better, or the mix is below the line.", "", *losses(document),
+        ]),
         ("Languages and kinds", list(parts(document))),
         *([("Beside other models", [*list(others(beside)), "", *beside["notes"]])]
           if beside else []),
@@ -331,6 +369,10 @@ def _bound(axes: Any, found: Json) -> None:
         )  # fmt: skip
     margin = 0.1 * (high - low)
     axes.set_ylim(low - margin, high + margin)
+
+
+def _span(values: Sequence[float]) -> str:
+    return f"{min(values):.1f} to {max(values):.1f}"
 
 
 def _cell(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,3 +177,19 @@ def test_cells_cannot_leave_their_table() -> None:
     figure = {"value": 9.5, "low": 9.0, "high": 10.0}
     assert page.text_of(figure) == "9.50 [9.00, 10.00]"
     assert page.text_of({**figure, "low": None}, bold=True) == "**9.50**"
+
+
+def test_losses_are_points_of_the_worse_direction() -> None:
+    def task(metric: str, higher: bool, large: float, tiny: float, above: float) -> dict[str, Any]:
+        values = {"tiny": {"value": tiny}, "large": {"value": large}, "mixed": {"value": 0.0}}
+        found = {"higher_is_better": higher, "sizes": values}
+        return {"metrics": {metric: found | {"above_the_line": {"mixed": {"value": above}}}}}
+
+    tasks = {name: task("exact", True, 60.0, 50.0, 1.0) for name in page.TITLES}
+    tasks |= {name: task("bits_per_byte", False, 1.5, 1.53, 0.01) for name in ("words", "prose")}
+    tasks["transcribe_espeak"] = task("wer", False, 20.0, 19.0, -2.0)
+    rows = list(page.losses({"sizes": {"tiny": {}, "large": {}, "mixed": {}}, "tasks": tasks}))
+    assert rows[0] == "| tasks, points | tiny | mixed, above the line |"
+    assert "pictures | 10.0 to 10.0 | 1.0 to 1.0 |" in rows[4]
+    assert "bit a byte | 3.0 to 3.0 | 1.0 to 1.0 |" in rows[3]
+    assert "speech → text | -1.0 to 10.0 | -2.0 to 1.0 |" in rows[5]
