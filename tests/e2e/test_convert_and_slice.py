@@ -125,6 +125,22 @@ def test_unpacking_and_packing_again_gives_the_same_answers(
 
 
 def test_what_is_not_packed_is_not_unpacked(home: Path, checkpoint: Path, tmp_path: Path) -> None:
-    done = invoke("unpack", tmp_path / "hf", "-m", checkpoint, home=home)
-    assert done.returncode != 0 and "matryo.json" in done.stderr
-    assert not (tmp_path / "hf").exists()
+    for name, files in (("empty", ()), ("torn", ("config.json", "matryo.unfinished"))):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+    for source, message in (
+        (checkpoint, "is a Hugging Face directory already"),
+        (tmp_path / "empty", "no packed model here"),
+        (tmp_path / "torn", "is unfinished: run the command that was writing it again"),
+    ):
+        done = invoke("unpack", tmp_path / "hf", "-m", source, home=home)
+        assert done.returncode == 1 and f"error: {source}: {message}" in done.stderr
+        assert not (tmp_path / "hf").exists()
+
+
+def test_a_file_is_no_place_for_a_model(home: Path, packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    done = invoke("unpack", tmp_path / "file", "-m", packed, home=home)
+    assert done.returncode == 1 and "file: is a file; expected a directory" in done.stderr
+    assert (tmp_path / "file").read_text() == "x"

@@ -120,7 +120,10 @@ def kept_rows(store: Path) -> int:
         (("search", "-t", "{questions}", "--objective", "speed"), "objectives: expected quality"),
         (("search", "-t", "{questions}", "--metric", "wer"), "no metric 'wer'"),
         (("search", "-t", "{questions}", "-o", "plans.txt"), "ends in .json"),
-        (("search", "-t", "{questions}", "-o", "{directory}/no/p.json"), "no such directory"),
+        *(
+            ((command, option, "{questions}", "-o", "{directory}/no/p.json"), "no such directory")
+            for command, option in (("search", "-t"), ("eval", "-t"), ("calibrate", "--text"))
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -131,6 +134,44 @@ def test_what_cannot_be_done_is_one_line(
     done = invoke(command, packed, *options, home=home)
     assert done.returncode == 1 and done.stdout == ""
     assert message in done.stderr and done.stderr.count("\n") <= 4
+
+
+def test_an_output_is_tried_before_the_work(
+    home: Path, packed: Path, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("the model was opened")
+
+    monkeypatch.setattr("matryo.load", load)
+    for command in ("search", "eval", "calibrate"):
+        done = invoke(command, packed, "-t", questions, "-o", "/nonexistent/x.json", home=home)
+        assert done.stderr == "error: --output: no such directory: /nonexistent\n"
+
+
+@pytest.mark.parametrize(("is_chat", "is_empty"), [(True, True), (True, False), (False, True)])
+def test_empty_answers_to_plain_prompts_name_the_chat_template(
+    home: Path,
+    packed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_chat: bool,
+    is_empty: bool,
+) -> None:
+    answer = {"text": " " * is_empty or "a", "tokens": 1, "reason": "stop"}
+    monkeypatch.setattr(
+        "matryo.evaluate.answers.Answerer.answer",
+        lambda self, plan, items: ((item, answer) for item in items),
+    )
+    if not is_chat:
+        monkeypatch.setattr("matryo.cli.eval.has_template", lambda model: False)
+    messages = [{"role": "user", "content": "b"}, {"role": "assistant", "content": "a"}]
+    rows = [{"prompt": "a b", "reference": "a"}, {"prompt": "b", "reference": "b"}]
+    task = tmp_path / "task.jsonl"
+    task.write_text("\n".join(map(json.dumps, [*rows, {"messages": messages}])))
+    done = invoke("eval", packed, "-t", task, "--size", "small", home=home)
+    assert done.returncode == 0
+    warned = "warning: 2 of 2 answers to prompts are empty: a prompt is continued as text"
+    assert (warned in done.stderr) == (is_chat and is_empty), done.stderr
 
 
 def spoken_task(directory: Path, count: int, seconds: float = 0.4) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
@@ -18,7 +19,15 @@ from helpers.dense import dense_directory, write_texts
 from helpers.recipes import sentences
 from matryo.checkpoint.slice_dense import DenseCheckpoint, find_width, slice_dense
 from matryo.cli.app import app
-from matryo.errors import CheckpointError, ConfigError, InputError, PlanError, TrainingError
+from matryo.errors import (
+    CapacityError,
+    CheckpointError,
+    ConfigError,
+    InputError,
+    PlanError,
+    TrainingError,
+)
+from matryo.train import elasticize as elasticize_module
 from matryo.train import recover as recover_module
 from matryo.train.elasticize import Options, elasticize
 from matryo.train.recover import Recovery
@@ -268,6 +277,88 @@ def test_what_cannot_be_used_is_said(place: Path, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "broken")
     with pytest.raises(CheckpointError, match="layer 1: holds weights that are no numbers"):
         elasticize(options(place, "d", source=tmp_path / "broken"), say=quiet)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shares": ()}, "no width besides the full one"),
+        ({"shares": (100,)}, "no width besides the full one"),
+        ({"threads": 0}, "threads is 0; expected at least 1"),
+        ({"sequence": 1}, "sequence is 1; expected at least 2"),
+        ({"seed": -1}, "seed is -1; expected at least 0"),
+    ],
+)
+def test_options_out_of_range_are_named(place: Path, change: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        options(place, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": -1}, "steps is -1; expected at least 0"),
+        ({"rows": 0}, "rows is 0; expected at least 1"),
+        ({"vocabulary": -1}, "vocabulary is -1; expected at least 0"),
+        ({"save_every": 0}, "save_every is 0; expected at least 1"),
+        ({"rate": 0.0}, "rate is 0; expected a number above 0"),
+        ({"rate": float("nan")}, "rate is nan; expected a number above 0"),
+        ({"hidden": -0.5}, "hidden is -0.5; expected a number from 0"),
+    ],
+)
+def test_a_distillation_out_of_range_is_named(change: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recovery(**change)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("threads", "0"), ("rows", "0"), ("rate", "-1"), ("steps", "-1"), ("vocabulary", "-1"),
+     ("calibration", "0"), ("measured", "0"), ("sequence", "1"), ("seed", "-1")],
+)  # fmt: skip
+def test_the_command_names_the_option_that_is_out_of_range(option: str, value: str) -> None:
+    words = ["elasticize", "model", "out", "--texts", "t.txt", f"--{option}", value]
+    done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+    assert done.exit_code == 2 and f"Invalid value for '--{option}'" in done.stderr
+
+
+def test_what_cannot_be_begun_leaves_the_directory_as_it_was(place: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    o = dataclasses.replace(options(place), target=target)
+    with pytest.raises(CheckpointError, match="expected a Hugging Face directory"):
+        elasticize(dataclasses.replace(o, source=tmp_path), say=quiet)
+    assert not target.exists()
+    (target / "work").mkdir(parents=True)
+    (target / "letter.txt").write_text("dear")
+    with pytest.raises(CheckpointError, match=r"target: the directory is not empty"):
+        elasticize(o, say=quiet)
+    assert sorted(path.name for path in target.iterdir()) == ["letter.txt", "work"]
+
+
+def test_a_full_disk_is_named_at_every_stage(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*rest: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+
+    o = options(place, "full", recovery=Recovery(steps=0), fit=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(elasticize_module, "save_file", full)
+        with pytest.raises(CapacityError, match=r"full: No space left.*run the same command again"):
+            elasticize(o, say=quiet)
+    assert elasticize(o, say=quiet).widths == {"w25": 32, "w50": 64, "w100": 128}
+
+
+def test_weights_that_are_no_numbers_are_not_saved(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(self: Any) -> None:
+        self.param_groups[0]["params"][0].data.fill_(torch.nan)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    o = options(place, "bad", recovery=Recovery(steps=1, rows=1, vocabulary=64))
+    with pytest.raises(TrainingError, match=r"a weight is not a number after step 1.*lower the"):
+        elasticize(o, say=quiet)
+    assert not list((place / "bad" / "work").rglob("step-*"))
+    assert not (place / "bad" / "config.json").exists()
 
 
 def test_a_loss_that_is_no_number_stops(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

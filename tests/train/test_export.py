@@ -85,3 +85,17 @@ def test_divergence_is_of_distributions() -> None:
     first = np.array([[0.0, 1.0], [2.0, 0.0]], np.float32)
     assert mean_divergence(first, first + np.float32(5.0)) == pytest.approx(0.0, abs=1e-7)
     assert mean_divergence(first, -first) > 0.4
+
+
+def test_what_passed_stays_where_a_packed_one_is_refused(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, plans = trained
+    monkeypatch.setattr(module, "KL_LIMIT", {**module.KL_LIMIT, "q8": 0.0})
+    with pytest.raises(TrainingError, match=r"less than a step of q8: raise .*pack bf16") as told:
+        export(model, plans, tmp_path, ROWS, start=None, tokenizer=TOKENIZER, packed=["q8"])
+    assert "q8 was not written" in str(told.value) and "report" not in str(told.value)
+    assert f"{tmp_path / 'hf'} is written" in str(told.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]
+    with matryo.load(tmp_path / "hf") as opened:
+        assert opened.logits(IDS, plans["e2b"]).shape[0] == len(IDS)

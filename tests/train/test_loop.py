@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from matryo.train import export, journal, loop, resume
 from matryo.train.journal import line, read
 from matryo.train.loop import Report, _drawn, main
 from matryo.train.recipe import Recipe
+from matryo.train.step import accumulate
 
 RUN = """
 import sys
@@ -114,7 +116,7 @@ def test_a_run_learns_measures_and_exports_every_size(tmp_path: Path) -> None:
     assert (out / "loss.svg").read_text().count("held out") >= 2
     assert list((out / "tensorboard").glob("events.*"))
     record = read(out)[0]
-    assert record["tokens_per_second"] > 0 and 0 < record["peak_share"] < 1
+    assert record["tokens_per_second"] > 0 and 0 < record["peak_share"] <= 1
     assert line(record) in said and "tokens/s" in line(record) and "left" in line(record)
     assert any(text.startswith("step 16  held out: small ") for text in said)
     # The pad row of the per-layer table, which stands for pictures and sounds, did not move.
@@ -264,11 +266,16 @@ def test_a_full_disk_leaves_the_last_checkpoint(
 def test_another_recipe_in_the_same_place_is_refused(tmp_path: Path) -> None:
     path = write_recipe(tmp_path)
     run(path, "schedule.steps=1")
+    tokens = {file: file.stat().st_mtime_ns for file in (tmp_path / "out/tokens").iterdir()}
+    (tmp_path / "other.txt").write_text("the house was old. " * 20)
+    with pytest.raises(ConfigError, match=r"another recipe: data.files was "):
+        run(path, "data.files=[other.txt]")
+    assert tokens == {f: f.stat().st_mtime_ns for f in (tmp_path / "out/tokens").iterdir()}
     with pytest.raises(ConfigError, match="another recipe: rows was 2, is 4"):
         run(path, "rows=4")
     texts = tmp_path / "texts.jsonl"
     texts.write_text(texts.read_text() + texts.read_text())
-    with pytest.raises(ConfigError, match="texts have changed since step 1"):
+    with pytest.raises(ConfigError, match="texts or media have changed since step 1"):
         run(path)
     next((tmp_path / "out" / "checkpoints").iterdir()).write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="is broken: delete it"):
@@ -314,3 +321,32 @@ def test_a_finished_model_is_trained_further(tmp_path: Path) -> None:
         with matryo.load(tmp_path / "next/out/hf", weights="f32") as after:
             assert list(before.plans) == list(after.plans)
             assert np.array_equal(before.logits([2, 9, 4]), after.logits([2, 9, 4]))
+
+
+def test_ctrl_c_says_what_the_same_command_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_recipe(tmp_path, save_every=2)
+    said: list[str] = []
+    left = [0]
+
+    def stopped(*given: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return accumulate(*given)
+
+    monkeypatch.setattr(loop, "accumulate", stopped)
+    for steps, expected in ((1, "stopped before a .* to begin again"), (3, "step-00000002.pt is")):
+        left[0] = steps
+        with pytest.raises(KeyboardInterrupt):
+            main(Recipe.from_file(path), say=said.append)
+        assert re.search(expected, said[-1]), said[-1]
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    (tmp_path / "out").touch()
+    for output in ("out", "out/in"):
+        with pytest.raises(ConfigError, match=r"output: .* in a file; expected a directory"):
+            run(path, f"output={output}")

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from matryo.plan import full_plan, presets
-from matryo.train.meter import Clock, macs_per_token, measured_peak, operations
+from matryo.train.meter import Clock, Peak, macs_per_token, measured_peak, operations
 from matryo.train.nested import hidden_states, shape_of
 from matryo.train.widths import Pass
 
@@ -50,3 +50,10 @@ def test_time_left_is_that_of_the_last_steps() -> None:
         assert clock.stop() >= 0.0
     clock._recent.extend([1.0, 3.0])
     assert clock.left(10) == 20.0
+
+
+def test_no_step_is_faster_than_the_peak() -> None:
+    peak = Peak(100.0)
+    assert peak.share(50.0) == 0.5
+    assert peak.share(200.0) == 1.0  # something else was busy when it was measured
+    assert peak.share(50.0) == 0.25

@@ -14,15 +14,17 @@ from safetensors.torch import load_file, save_file
 from transformers import Gemma3nForConditionalGeneration
 
 from helpers.dense import dense_directory
-from helpers.recipes import TOKENIZER, VOCABULARY
-from matryo.errors import CheckpointError
+from helpers.recipes import CONFIG, TOKENIZER, VOCABULARY, write_recipe
+from matryo.config import TextConfig
+from matryo.errors import CheckpointError, ConfigError, PlanError
 from matryo.inputs.tokenizer import Tokenizer
 from matryo.tower_config import TowerConfig
 from matryo.train.dense import open_dense
 from matryo.train.features import EncoderTeacher
-from matryo.train.pretrained import read_model
-from matryo.train.recipe import ModelRecipe
-from matryo.train.start import _absent, make_model
+from matryo.train.nested import nest
+from matryo.train.pretrained import TIMM, needed, read_model
+from matryo.train.recipe import ModelRecipe, Recipe
+from matryo.train.start import _absent, make_model, make_schedule
 from matryo.train.teachers import open_teacher
 
 WEIGHTS, UP = "model.safetensors", "model.layers.1.mlp.up_proj.weight"
@@ -127,3 +129,69 @@ def test_files_that_cannot_be_read_are_named(
     (directory / "config.json").write_text('{"model_type": ')
     with pytest.raises(CheckpointError, match=r"config.json|JSON"):
         opened(directory)
+
+
+def schedule_of(directory: Path, start: Path, config: TextConfig, *settings: str) -> list[str]:
+    """The rungs of a run that starts there."""
+    path = write_recipe(directory)
+    document = json.loads(path.read_text())
+    document["model"] = {"start": str(start)}
+    path.write_text(json.dumps(document))
+    return list(make_schedule(Recipe.from_file(path, settings), config).rungs)
+
+
+def test_a_start_is_trained_at_the_plans_beside_it_alone(text: Path, tmp_path: Path) -> None:
+    config = nest(start(text))
+    assert schedule_of(tmp_path, text, config) == ["e2b", "e4b"]  # `full` is e4b again
+    (text / "plans.json").write_text('{"one": {}}')
+    assert schedule_of(tmp_path, text, config) == ["one"]
+    named = "objective.rungs={one: 1, e2b: 1}"  # which has to be said
+    assert schedule_of(tmp_path, text, config, named) == ["one", "e2b"]
+
+
+def test_a_plan_that_the_shape_does_not_allow_is_named(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, model__plans={"small": {"layers": [0, 4, 5]}, "large": {}})
+    recipe = Recipe.from_file(path)
+    with pytest.raises(PlanError, match=r"^model.plans.small: layer 1 cannot be skipped"):
+        make_schedule(recipe, nest(make_model(recipe.model, 0).model))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_size": 65}, r"The hidden size \(65\) is not a multiple of the number of att"),
+        ({"num_attention_heads": 3}, r"The hidden size \(32\) is not a multiple"),
+    ],
+)
+def test_a_shape_that_transformers_refuses_is_one_of_the_recipe(
+    changes: dict[str, int], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^model.config: {said}"):
+        make_model(ModelRecipe(config={**CONFIG, **changes}, plans={"large": {}}), 0)
+
+
+def test_a_packed_start_says_how_to_unpack_it() -> None:
+    with pytest.raises(CheckpointError, match=rf"`matryo unpack DIR -m {TOKENIZER}` writes"):
+        start(TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("TimmWrapperModel requires the timm library but it was not found", TIMM),
+        ("Loading a GGUF checkpoint requires both PyTorch and GGUF>=0.10.0", "'matryo[train]'"),
+    ],
+)
+def test_a_package_that_is_not_there_is_named_with_what_installs_it(
+    text: Path, monkeypatch: pytest.MonkeyPatch, said: str, advice: str
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ImportError(said)
+
+    monkeypatch.setattr("transformers.Gemma3nForCausalLM.from_pretrained", fails)
+    with pytest.raises(CheckpointError, match=r"text: needs ") as told:
+        start(text)
+    assert advice in str(told.value) and "fetch" not in str(told.value)
+    page = Path(__file__).parents[2] / "docs" / "training.md"
+    assert page.read_text("utf-8").count(TIMM) == 2
+    assert needed(ImportError("No module", name="tiktoken")).endswith("pip install tiktoken")

@@ -10,7 +10,7 @@ import pytest
 
 from matryo.errors import CheckpointError, ConfigError, InputError
 from matryo.train.documents import Conversation, Reader
-from matryo.train.tables import is_table
+from matryo.train.tables import is_table, table_rows
 
 ROWS: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]},
@@ -41,6 +41,29 @@ def test_saved_tables_and_files_give_their_rows(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(CheckpointError, match="cannot be read as a table"):
         list(reader().rows([tmp_path / "broken.parquet"]))
+
+
+def test_media_of_a_table_stay_bytes_and_nothing_is_put_beside_it(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")  # as above
+    data = {"bytes": b"no picture: it is not opened", "path": None}
+    item = {"type": "image", "image": data}
+    row = {"messages": [{"role": "user", "content": [item]}], "picture": data, "clip": data}
+    table = datasets.Dataset.from_list([row, row])
+    text = datasets.Value("string")
+    content = datasets.List({"type": text, "image": datasets.Image()})
+    table = table.cast_column("messages", datasets.List({"role": text, "content": content}))
+    # Never encoded: for that, sound needs one package more.
+    table = table.cast_column("picture", datasets.Image()).cast_column("clip", datasets.Audio())
+    table.save_to_disk(str(tmp_path / "saved"))
+    table.to_parquet(str(tmp_path / "rows.parquet"))
+    before = sorted(tmp_path.rglob("*"))
+    for path in (tmp_path / "saved", tmp_path / "rows.parquet"):
+        rows = list(table_rows(path))
+        assert len(rows) == 2
+        kept = {"bytes": data["bytes"]}
+        assert rows[0]["picture"] == rows[0]["clip"] == kept
+        assert rows[0]["messages"][0]["content"] == [{"type": "image", "image": kept}]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_without_datasets_a_table_says_what_to_install(

@@ -241,6 +241,12 @@ def _weight_files(directory: Path) -> list[Path]:
         return [single]
     if not directory.is_dir():
         raise CheckpointError("no such directory", file=str(directory))
+    if (directory / "matryo.json").is_file():
+        raise CheckpointError(
+            f"is packed already: `matryo unpack -m {directory} DST` writes it as a Hugging Face "
+            "directory",
+            file=str(directory),
+        )
     pickles = (
         any(directory.glob("*.bin")) or any(directory.glob("*.pt")) or any(directory.glob("*.pth"))
     )

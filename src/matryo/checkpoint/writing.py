@@ -119,6 +119,8 @@ def own_directory(target: Path, *, wait: bool) -> Iterator[None]:
 
     Raises CheckpointError if it cannot be made, or if another process is in it and `wait` is false.
     """
+    if target.exists() and not target.is_dir():
+        raise CheckpointError("is a file; expected a directory, or a new name", file=str(target))
     try:
         target.mkdir(parents=True, exist_ok=True)
         with alone(target, wait=wait):

@@ -53,7 +53,7 @@ def calibrate(
     """Find the thresholds of `--escalate` on a text, and show what they are worth."""
     import matryo
     from matryo.cli.outcome import CommandError
-    from matryo.cli.output import write_json
+    from matryo.cli.output import check_output, write_json
     from matryo.cli.progress import Bar
     from matryo.elastic.calibrate import look, nearest, table
     from matryo.elastic.complexity import MEASURES
@@ -61,6 +61,7 @@ def calibrate(
     chosen = next((one for one in MEASURES if one == measure), None)
     if chosen is None:
         raise CommandError(f"measure: expected {' or '.join(MEASURES)}, got {measure!r:.40}")
+    check_output(output)
     try:
         words = text.read_bytes()[: limit * 16].decode("utf-8", errors="ignore")
     except OSError as error:

@@ -43,21 +43,25 @@ def elasticize(
     fit: Annotated[
         bool, typer.Option("--fit/--no-fit", help="Refit the down matrices to all widths.")
     ] = True,
-    steps: Annotated[int, typer.Option("--steps", help="Of the distillation; 0 = none.")] = 300,
-    rows: Annotated[int, typer.Option("--rows", help="Of text, a step.")] = 4,
-    sequence: Annotated[int, typer.Option("--sequence", help="Tokens of a row.")] = 128,
-    rate: Annotated[float, typer.Option("--rate", help="The learning rate, at its peak.")] = 2e-4,
+    steps: Annotated[
+        int, typer.Option("--steps", min=0, help="Of the distillation; 0 = none.")
+    ] = 300,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Of text, a step.")] = 4,
+    sequence: Annotated[int, typer.Option("--sequence", min=2, help="Tokens of a row.")] = 128,
+    rate: Annotated[
+        float, typer.Option("--rate", min=0.0, help="The learning rate, at its peak.")
+    ] = 2e-4,
     vocabulary: Annotated[
         int,
-        typer.Option("--vocabulary", help="Likeliest ids to distil over; 0 = all of them."),
+        typer.Option("--vocabulary", min=0, help="Likeliest ids to distil over; 0 = all of them."),
     ] = 16384,
     calibration: Annotated[
-        int, typer.Option("--calibration", help="Rows of text to order and fit by.")
+        int, typer.Option("--calibration", min=1, help="Rows of text to order and fit by.")
     ] = 64,
-    measured: Annotated[int, typer.Option("--measured", help="Rows of held-out text.")] = 32,
+    measured: Annotated[int, typer.Option("--measured", min=1, help="Rows of held-out text.")] = 32,
     weights: Annotated[str, typer.Option("--weights", help="Of the files: bf16 or f32.")] = "bf16",
-    seed: Annotated[int, typer.Option("--seed", help="Of every draw.")] = 0,
-    threads: Annotated[int | None, typer.Option("--threads", help="Of torch.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of every draw.")] = 0,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of torch.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Make a dense model elastic: order its FFN units, then distil it into its own prefixes.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matryo.evaluate.intervals import Interval
     from matryo.evaluate.metrics import Metric
     from matryo.evaluate.report import PartReport, Report
+    from matryo.loading import Model
 
 TASK_HELP = (
     "A text file (bits per byte), a .jsonl of questions, prompts or conversations, or a set of the "
@@ -92,7 +93,7 @@ def evaluate_model(
     """
     from matryo.cli.models import open_model
     from matryo.cli.options import LoadOptions
-    from matryo.cli.output import write_json
+    from matryo.cli.output import check_output, write_json
     from matryo.cli.progress import Bar
     from matryo.evaluate import Settings, evaluate, read_task
     from matryo.evaluate.store import Store
@@ -106,11 +107,14 @@ def evaluate_model(
         stride=stride,
         kv=kv.value if kv else None,
     )
+    check_output(output)
     read = read_task(task)  # before the model: a mistake in it shows at once
     opened = open_model(LoadOptions(model=model, weights=weights, kv=kv, threads=threads))
     with Bar("Evaluating", unit="rows") as bar, Store(store) if store else nullcontext() as kept:
         report = evaluate(opened, read, sizes_of(size), settings, store=kept, progress=bar)
     warn_of_rows(report.left_out)
+    if has_template(opened):
+        warn_of_empty_answers(report)
     if output is not None:
         report.save(output)
     if json:
@@ -139,6 +143,37 @@ def warn_of_rows(left_out: tuple[str, ...]) -> None:
         warn(f"left out: {reason}")
     if len(left_out) > SHOWN:
         warn(f"left out: {len(left_out) - SHOWN} more rows; --output names all of them")
+
+
+def has_template(model: Model) -> bool:
+    """Whether prompts can be put to the model as messages."""
+    from matryo.errors import MatryoError
+
+    try:
+        model.chat_template  # noqa: B018
+    except MatryoError:  # none, or a broken one
+        return False
+    return True
+
+
+def warn_of_empty_answers(report: Report) -> None:
+    """Say how a row reaches the chat template, if most answers to plain prompts are empty."""
+    from matryo.cli.outcome import warn
+
+    answers = [
+        found[number]["text"]
+        for part in report.parts
+        for number, item in enumerate(part.items)
+        if isinstance(getattr(item.row, "prompt", None), str)
+        for found in part.results.values()
+        if "text" in found[number]
+    ]
+    empty = sum(not answer.strip() for answer in answers)
+    if 2 * empty > len(answers):
+        warn(
+            f"{empty} of {len(answers)} answers to prompts are empty: a prompt is continued as "
+            'text, as by `run --raw`; rows with "messages" use the chat template'
+        )
 
 
 def _show(report: Report) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matryo.cli.escape import escape_json, escape_name
+from matryo.cli.outcome import CommandError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +21,24 @@ def write_json(document: Mapping[str, Any], *, indent: int | None = None) -> Non
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=indent)
     sys.stdout.write(escape_json(text) + "\n")
     sys.stdout.flush()
+
+
+def check_output(path: Path | None) -> None:
+    """Raises CommandError, before the work, for an `--output` that cannot be written after it."""
+    import tempfile
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise CommandError(f"--output: expected the name of a file, got the directory {path}")
+    if not path.parent.is_dir():
+        raise CommandError(f"--output: no such directory: {path.parent}")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise CommandError(
+            f"--output: nothing can be written in {path.parent}: {error.strerror}"
+        ) from error
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -93,8 +93,8 @@ def search_sizes(
     """
     from matryo.cli.models import open_model
     from matryo.cli.options import LoadOptions
-    from matryo.cli.outcome import reply
-    from matryo.cli.output import write_json
+    from matryo.cli.outcome import CommandError, reply
+    from matryo.cli.output import check_output, write_json
     from matryo.cli.progress import Bar
     from matryo.evaluate import Settings, read_task
     from matryo.evaluate.store import Store
@@ -119,7 +119,9 @@ def search_sizes(
             kv=kv.value if kv else None,
         ),
     )
-    _check_output(output)
+    if output.suffix != ".json":
+        raise CommandError(f"--output: expected a name that ends in .json, got {output}")
+    check_output(output)
     read = read_task(task)
     kept_in = store or home_directory() / STORE
     opened = open_model(LoadOptions(model=model, weights=weights, kv=kv, threads=threads))
@@ -135,16 +137,6 @@ def search_sizes(
         write_json(found.to_json(), indent=1)
     else:
         _show(found, output)
-
-
-def _check_output(output: Path) -> None:
-    """Raises CommandError before hours of work for a file that cannot be written."""
-    from matryo.cli.outcome import CommandError
-
-    if output.suffix != ".json":
-        raise CommandError(f"--output: expected a name that ends in .json, got {output}")
-    if not output.parent.is_dir():
-        raise CommandError(f"--output: no such directory: {output.parent}")
 
 
 def _write(found: Found, output: Path) -> None:

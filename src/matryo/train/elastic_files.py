@@ -26,6 +26,7 @@ from matryo.plan import Plan
 REPORT = "elastic.json"
 BEFORE, ORDERED, FITTED, RECOVERED = "before", "ordered", "fitted", "recovered"
 PERPLEXITY = "perplexity"
+AGAIN = "run the same command again: the work of its earlier stages is kept"
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -46,10 +47,13 @@ class Report:
                 if all(quantity in values for values in found.values())
             }
             lines.append(f"{quantity} [95 % interval]")
-            lines.append("  width " + "".join(f"{stage:>26}" for stage in stages))
-            for name in sorted(self.widths, key=lambda n: -self.widths[n]):
-                cells = [_cell(found[name][quantity], quantity) for found in stages.values()]
-                lines.append(f"  {name:<6}" + "".join(f"{cell:>26}" for cell in cells))
+            rows = {
+                name: [_cell(found[name][quantity], quantity) for found in stages.values()]
+                for name in sorted(self.widths, key=lambda n: -self.widths[n])
+            }
+            wide = max(len(cell) for cells in (stages, *rows.values()) for cell in cells)
+            for name, cells in {"width": [*stages], **rows}.items():
+                lines.append(f"  {name:<6}" + "".join(f"  {cell:>{wide}}" for cell in cells))
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +73,7 @@ def write_elastic(model: Any, tokenizer: Any, report: Report, target: Path, dtyp
 
     Raises CapacityError if the disk is full.
     """
-    with room(target, "run the same command again: the work of its earlier stages is kept"):
+    with room(target, AGAIN):
         _write(model, tokenizer, report, target, dtype)
 
 

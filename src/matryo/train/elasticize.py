@@ -21,14 +21,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from matryo.checkpoint.atomic import UNFINISHED, alone, copy_file, replace_text, replacing
+from matryo.checkpoint.atomic import UNFINISHED, copy_file, replace_text, replacing
 from matryo.checkpoint.beside import CONFIG
-from matryo.errors import ConfigError, InputError
+from matryo.checkpoint.writing import own_directory, room
+from matryo.errors import CheckpointError, ConfigError, InputError
 from matryo.evaluate.intervals import Interval
 from matryo.evaluate.rows import digest_of
 from matryo.train.data import Corpus, Shuffled, open_corpus
 from matryo.train.dense import at_width, check_head, ffns, full_width, open_dense, widths_of
 from matryo.train.elastic_files import (
+    AGAIN,
     BEFORE,
     FITTED,
     ORDERED,
@@ -52,6 +54,7 @@ from matryo.train.refit import refit
 WORK = "work"
 LOSSES = "losses"  # of held-out rows, beside the answers to questions
 _STATE = "state.json"
+_MARK = "elasticize"  # in the marker of a directory that this program has not finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +87,13 @@ class Options:
     def __post_init__(self) -> None:
         if not self.texts:
             raise ConfigError("no calibration text is given: name at least one .jsonl or .txt file")
-        for name in ("calibration", "measured"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1 row")
-        if self.sequence < 2:
-            raise ConfigError(f"sequence is {self.sequence}; expected at least 2 tokens")
+        if not {*self.shares} - {100}:
+            raise ConfigError("no width besides the full one: name percentages such as 25,50,75")
+        for name, least in (("calibration", 1), ("measured", 1), ("sequence", 2), ("seed", 0),
+                            ("threads", 1)):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is {value}; expected at least {least}")
 
     def to_json(self) -> dict[str, Any]:
         """What the numbers of a run depend on."""
@@ -108,13 +113,26 @@ def elasticize(
     """Makes the model, or continues where an earlier call stopped.
 
     Raises CheckpointError, ConfigError and InputError for what cannot be used, TrainingError if a
-    loss is no number, CapacityError if the disk is full.
+    loss or a weight is no number, CapacityError if the disk is full.
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    options.target.mkdir(parents=True, exist_ok=True)
-    with alone(options.target, wait=False):
-        return _Run(options, say, progress).run()
+    _check_target(options.target)
+    run = _Run(options, say, progress)  # a source that cannot be used leaves no directory
+    with own_directory(options.target, wait=False), room(options.target, AGAIN):
+        _check_target(options.target)  # another process may have been faster
+        return run.run()
+
+
+def _check_target(target: Path) -> None:
+    """Raises ConfigError for a finished model, CheckpointError for files of something else."""
+    if (target / CONFIG).exists():
+        raise ConfigError(f"{target} holds a finished model: choose another directory")
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    marker = target / UNFINISHED
+    if not marker.is_file() or marker.read_text(encoding="utf-8", errors="replace") != _MARK:
+        raise CheckpointError("the directory is not empty: choose another one", file=str(target))
 
 
 class _Run:
@@ -129,19 +147,17 @@ class _Run:
         self.options, self.say, self.progress = options, say, progress
         self.work = options.target / WORK
         self.questions = {name: read_questions(path) for name, path in options.questions.items()}
+        self.model, self.tokenizer = open_dense(options.source)
+        if options.recovery.steps:
+            check_head(self.model)
+        self.widths = widths_of(self.model, options.shares)
 
     def run(self) -> Report:
-        o = self.options
-        if (o.target / CONFIG).exists():
-            raise ConfigError(f"{o.target} holds a finished model: choose another directory")
-        # Model.
-        model, tokenizer = open_dense(o.source)
-        if o.recovery.steps:
-            check_head(model)
-        widths = widths_of(model, o.shares)
+        o, model, tokenizer, widths = self.options, self.model, self.tokenizer, self.widths
         narrow = {name: width for name, width in widths.items() if width < full_width(model)}
 
         # Texts.
+        replace_text(o.target / UNFINISHED, _MARK)
         texts, held_out = self._texts(model, tokenizer)
         key = {**o.to_json(), "texts": texts.corpus.digest, "held_out": _digest(held_out)}
         state = self._state(key)
@@ -218,7 +234,6 @@ class _Run:
     def _state(self, key: Mapping[str, Any]) -> dict[str, Any]:
         """What earlier calls measured. Raises ConfigError if they ran something else."""
         self.work.mkdir(exist_ok=True)
-        replace_text(self.options.target / UNFINISHED, "elasticize")
         try:
             state: dict[str, Any] = json.loads((self.work / _STATE).read_text(encoding="utf-8"))
         except FileNotFoundError:

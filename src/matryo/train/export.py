@@ -2,15 +2,17 @@
 
 In: a nested model, its plans, a tokenizer, some rows, with a picture and a sound if it takes them.
 Out: a Hugging Face directory with plans.json, and packed ones. Each is written beside its place,
-opened and compared at every plan, and renamed into place; one that differs is removed. In float32
-the logits must agree; in 8 and 4 bits, where weights were rounded, the distributions.
+opened and compared at every plan, and renamed into place; one that differs is removed, those
+before it stay. In float32 the logits must agree; in 8 and 4 bits, where weights were rounded, the
+distributions.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,32 +97,25 @@ def export(
     probes: rows that are compared · start: where the model came from, whose config.json is kept
     unless there is a document; None = the model's own · tokenizer: directory whose text files are
     copied
-    Raises TrainingError if a plan's logits differ; then nothing new is in place.
+    Raises TrainingError if a plan's logits differ; what passed before is in place then.
     """
     output.mkdir(parents=True, exist_ok=True)
-    made: list[tuple[Path, Exported]] = []
-    fresh = _fresh(output / "hf")
-    try:
+    whole = output / "hf"
+    with _placed(whole) as fresh:
         _write(model, plans, fresh, start, tokenizer, dtype, document)
         trained = {name: torch_logits(model, plan, probes) for name, plan in plans.items()}
         ours = engine_logits(fresh, plans, probes, "f32")
         theirs = _reread(model, fresh, plans, probes)
         difference = max(float(np.abs(ours[n] - theirs[n]).max()) for n in plans)
         if not difference <= LOGIT_TOLERANCE:
-            raise _refused(output / "hf", f"logits differ by {difference:.3g}", LOGIT_TOLERANCE)
-        made.append((fresh, _gate(output / "hf", trained, ours, dtype, difference)))
-        for kind in packed:
-            fresh_packed = _fresh(output / kind)
-            made.append((fresh_packed, Exported(output / kind, 0.0, 0.0)))
-            convert(fresh, fresh_packed, kind)
-            found = engine_logits(fresh_packed, plans, probes, None)
-            made[-1] = (fresh_packed, _gate(output / kind, ours, found, kind, None))
-        for directory, result in made:
-            _replace(directory, result.path)
-        return [result for _, result in made]
-    finally:
-        for directory in [fresh, *(directory for directory, _ in made)]:
-            shutil.rmtree(directory, ignore_errors=True)
+            raise _refused(whole, f"logits differ by {difference:.3g}", LOGIT_TOLERANCE, dtype)
+        made = [_gate(whole, trained, ours, dtype, difference)]
+    for kind in packed:
+        with _placed(output / kind) as fresh:
+            convert(whole, fresh, kind)
+            found = engine_logits(fresh, plans, probes, None)
+            made.append(_gate(output / kind, ours, found, kind, None))
+    return made
 
 
 @torch.no_grad()
@@ -180,16 +175,21 @@ def _gate(
     divergences = {name: mean_divergence(wanted[name], got[name]) for name in wanted}
     for name, divergence in divergences.items():
         if not divergence <= KL_LIMIT[kind]:
-            raise _refused(path, f"plan {name} diverges by {divergence:.3g} nats", KL_LIMIT[kind])
+            what = f"plan {name} diverges by {divergence:.3g} nats"
+            raise _refused(path, what, KL_LIMIT[kind], kind)
     if difference is None:
         difference = max(float(np.abs(wanted[name] - got[name]).max()) for name in wanted)
     return Exported(path, difference, max(divergences.values()))
 
 
-def _refused(path: Path, what: str, limit: float) -> TrainingError:
+def _refused(path: Path, what: str, limit: float, kind: str) -> TrainingError:
+    found = f"{path} was not written: its {what} from the trained model's (allowed {limit:g}); "
+    if kind not in ("q8", "q4"):
+        return TrainingError(f"{found}the last training checkpoint is intact; please report this")
     return TrainingError(
-        f"{path} was not written: its {what} from the trained model's (allowed {limit:g}); "
-        "the last training checkpoint is intact; please report this"
+        f"{found}{path.with_name('hf')} is written. Rounding to {kind} takes that much away. If "
+        f"the model was unpacked, training moved its weights by less than a step of {kind}: raise "
+        "the rate or the steps, or pack bf16"
     )
 
 
@@ -248,12 +248,17 @@ def embedding_scale(hidden_size: int, directory: Path) -> float:
     return torch.tensor(hidden_size**0.5, dtype=kind).item()
 
 
-def _fresh(place: Path) -> Path:
-    """An empty directory beside `place`."""
+@contextmanager
+def _placed(place: Path) -> Iterator[Path]:
+    """An empty directory, which takes the place of `place` unless the block raises."""
     directory = place.with_name(f".{place.name}{TEMPORARY}")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
-    return directory
+    try:
+        yield directory
+        _replace(directory, place)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _replace(directory: Path, place: Path) -> None:

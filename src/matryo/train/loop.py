@@ -35,7 +35,7 @@ from matryo.train.data import Corpus
 from matryo.train.export import Exported, export
 from matryo.train.journal import Journal, plot, read
 from matryo.train.memory import keep_freed
-from matryo.train.meter import Clock, measured_peak, operations
+from matryo.train.meter import Clock, Peak, measured_peak, operations
 from matryo.train.mixture import Mixture
 from matryo.train.nested import nest
 from matryo.train.objective import LossWeights, NestedObjective
@@ -69,7 +69,12 @@ def main(recipe: Recipe, *, say: Callable[[str], None] = print) -> Report:
     Raises ConfigError, CheckpointError and InputError for what cannot be used, TrainingError if a
     loss is no number or the result differs, CapacityError if the disk is full.
     """
-    recipe.output.mkdir(parents=True, exist_ok=True)
+    try:
+        recipe.output.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"output: {error.filename} is or is in a file; expected a directory, or a new name"
+        ) from error
     # An earlier run of this process may have had another precision.
     AcceleratorState._reset_state(reset_partial_state=True)
     # Without an accelerator it must be told, or it takes the processes of a launcher for one each.
@@ -82,7 +87,18 @@ def main(recipe: Recipe, *, say: Callable[[str], None] = print) -> Report:
         return _run(recipe, accelerator, _silent)
     again = "run the same command to continue from the last checkpoint"
     with alone(recipe.output, wait=False), room(recipe.output, again):
-        return _run(recipe, accelerator, say)
+        try:
+            return _run(recipe, accelerator, say)
+        except KeyboardInterrupt:
+            say(_stopped(resume.newest(recipe.output / CHECKPOINTS)))
+            raise
+
+
+def _stopped(saved: Path | None) -> str:
+    """What to do after Ctrl-C."""
+    if saved is None:
+        return "stopped before a checkpoint was saved: run the same command to begin again"
+    return f"stopped; {saved} is saved: run the same command to continue from it"
 
 
 def _silent(message: str) -> None:
@@ -100,6 +116,10 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
             f"rows is {recipe.rows}; expected a multiple of the {accelerator.num_processes} "
             "processes that share them"
         )
+    checkpoints, step = recipe.output / CHECKPOINTS, 0
+    last_good = resume.newest(checkpoints)
+    if last_good is not None:  # before anything of that run is changed
+        resume.check_recipe(last_good, recipe.to_json())
 
     # Model.
     start = make_model(recipe.model, recipe.seed)
@@ -158,10 +178,8 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
     mean = WeightMean(model, recipe.schedule.first_averaged)
 
     # Resume.
-    checkpoints, step = recipe.output / CHECKPOINTS, 0
     position: Sequence[int] = rows.start
     past: list[dict[str, Any]] = []
-    last_good = resume.newest(checkpoints)
     if last_good is not None:
         progress = resume.restore(last_good, model, optimizers, recipe.to_json())
         step, position = progress["step"], progress["position"]
@@ -174,8 +192,8 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
             heads.load_state_dict(progress["heads"])
         if progress["texts"] != rows.digest:
             raise ConfigError(
-                f"the texts have changed since step {step}, so that the run would be another: "
-                "put them back, or choose another output"
+                f"the texts or media have changed since step {step}, so that the run would be "
+                "another: put them back, or choose another output"
             )
         say(f"continuing after step {step}")
     elif accelerator.is_main_process:
@@ -183,8 +201,8 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
 
     # Steps.
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    peak = measured_peak(accelerator.device, dtype) * accelerator.num_processes
-    say(f"{peak / 1e9:,.0f} GFLOP/s at most ({torch.get_num_threads()} threads, {dtype})")
+    peak = Peak(measured_peak(accelerator.device, dtype) * accelerator.num_processes)
+    say(f"{peak.speed / 1e9:,.0f} GFLOP/s at most ({torch.get_num_threads()} threads, {dtype})")
     clock, losses = Clock(), dict[str, float]()
     for record in past:
         losses |= record.get("losses", {})
@@ -231,7 +249,7 @@ def _run(recipe: Recipe, accelerator: Accelerator, say: Callable[[str], None]) -
                     "rate": recipe.optimizer.rate * scale,
                     "gradient_norm": norm,
                     "tokens_per_second": taken.num_tokens / seconds,
-                    "peak_share": work / seconds / peak,
+                    "peak_share": peak.share(work / seconds),
                     "seconds_left": clock.left(recipe.schedule.steps - step),
                 }
             )

@@ -2,7 +2,8 @@
 
 In: plans, tokens, seconds. Out: floating-point operations, the share of the measured peak of matrix
 products, time left. The peak is measured where the run runs, in its threads: a share of it says how
-much of the time the processor did what it does best.
+much of the time the processor did what it does best. Where something else is busy then, a step may
+be faster: it is the peak from there on.
 """
 
 from __future__ import annotations
@@ -36,6 +37,18 @@ def measured_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.3
             torch.cuda.synchronize(device)
         best = max(best, 2.0 * size**3 / (time.perf_counter() - start))
     return best
+
+
+class Peak:
+    """The highest speed that was seen, in operations a second."""
+
+    def __init__(self, measured: float) -> None:
+        self.speed = measured
+
+    def share(self, speed: float) -> float:
+        """`speed` as a share of the highest, which it may be itself."""
+        self.speed = max(self.speed, speed)
+        return speed / self.speed
 
 
 def operations(

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from matryo.errors import CheckpointError
 
+TIMM = "pip install --no-deps timm==1.0.31 torchvision==0.28.0"  # what both encoders need
 _REPAIR = "fetch the files again, or correct config.json"
 _SHOWN = 3  # names in a message
 
@@ -57,6 +58,17 @@ def read_tokenizer(source: Path) -> Any:
         return AutoTokenizer.from_pretrained(_place(source), **_options(source))
 
 
+def needed(error: ImportError) -> str:
+    """What to install; transformers' own lines bring another torch along."""
+    text = str(error)
+    if "timm" in text or "torchvision" in text:
+        return f"needs timm and torchvision for pictures: {TIMM}"
+    if "gguf" in text.lower():
+        return "needs gguf: pip install 'matryo[train]'"
+    short = " ".join(text.split())[:300]
+    return f"needs {error.name}: pip install {error.name}" if error.name else f"needs more: {short}"
+
+
 def _is_gguf(source: Path) -> bool:
     return source.suffix == ".gguf"
 
@@ -73,6 +85,8 @@ def _options(source: Path) -> dict[str, Any]:
 def _translated(source: Path) -> Iterator[None]:
     try:
         yield
+    except ImportError as error:
+        raise CheckpointError(needed(error), file=str(source)) from error
     except Exception as error:  # whatever a broken file makes its readers raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(

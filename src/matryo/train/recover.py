@@ -22,15 +22,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from matryo.errors import TrainingError
+from matryo.errors import ConfigError, TrainingError
 from matryo.train import resume
 from matryo.train.data import Shuffled
 from matryo.train.dense import at_width, ffns, full_width, hidden_states, logits_cap
 from matryo.train.head import Head, head_loss
 from matryo.train.journal import Journal
-from matryo.train.meter import Clock, measured_peak
+from matryo.train.meter import Clock, Peak, measured_peak
 from matryo.train.objective import relative_distance
 from matryo.train.recipe import ScheduleRecipe
+from matryo.train.shard import are_finite
 
 Ffns = list[list[torch.Tensor]]
 
@@ -47,6 +48,16 @@ class Recovery:
     hidden: float = 0.1
     vocabulary: int = 16384
     save_every: int = 50
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a number out of range."""
+        for name, least in (("steps", 0), ("rows", 1), ("vocabulary", 0), ("save_every", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        if not 0 < self.rate < math.inf:
+            raise ConfigError(f"rate is {self.rate:g}; expected a number above 0, such as 2e-4")
+        if not 0 <= self.hidden < math.inf:
+            raise ConfigError(f"hidden is {self.hidden:g}; expected a number from 0")
 
 
 def packed_rows(
@@ -122,7 +133,7 @@ def recover(
         say(f"continuing after step {step}")
     names, clock = list(widths), Clock()
     tokens = recovery.rows * texts.sequence
-    peak = measured_peak(torch.device("cpu"), torch.float32)
+    peak = Peak(measured_peak(torch.device("cpu"), torch.float32))
     with Journal(output, step, say) as journal:
         while step < recovery.steps:
             clock.start()
@@ -152,12 +163,18 @@ def recover(
                     "rate": recovery.rate * schedule.scale(step - 1),
                     "gradient_norm": norm,
                     "tokens_per_second": tokens / seconds,
-                    "peak_share": _operations(model, widths[name], len(kept)) * tokens
-                    / seconds / peak,
+                    "peak_share": peak.share(
+                        _operations(model, widths[name], len(kept)) * tokens / seconds
+                    ),
                     "seconds_left": clock.left(recovery.steps - step),
                 }
             )  # fmt: skip
             if step == recovery.steps or step % recovery.save_every == 0:
+                if not are_finite(trained.parameters()):
+                    raise TrainingError(
+                        f"a weight is not a number after step {step}, which is not saved; lower "
+                        f"the rate ({recovery.rate:g}) and begin again"
+                    )
                 progress = {"step": step, "recipe": dict(key)}
                 resume.save(checkpoints, trained, [optimizer], progress, 1)  # type: ignore[arg-type]
 

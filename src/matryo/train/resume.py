@@ -93,17 +93,9 @@ def restore(
 
     Raises CheckpointError for a file that is broken, ConfigError for a run of another recipe.
     """
-    try:
-        # Processes that take parts of it share its pages instead of reading all of it each.
-        split = any(isinstance(weight, DTensor) for weight in model.parameters())
-        state: dict[str, Any] = torch.load(path, "cpu", weights_only=True, mmap=split)
-        found = state.pop("format")
-    except Exception as error:
-        raise CheckpointError(
-            "is broken: delete it to continue from the one before", file=str(path)
-        ) from error
-    if found != _FORMAT:
-        raise CheckpointError("of another version of Matryo", file=str(path), got=str(found))
+    # Processes that take parts of it share its pages instead of reading all of it each.
+    split = any(isinstance(weight, DTensor) for weight in model.parameters())
+    state = _read(path, mapped=split)
     _same_recipe(state["recipe"], recipe, path)
     weights = state.pop("weights")
     with torch.no_grad():
@@ -115,6 +107,24 @@ def restore(
             value.copy_(part_of(weights[name], value))
     for optimizer, values in zip(optimizers, state.pop("optimizers"), strict=True):
         load_state(optimizer, values)
+    return state
+
+
+def check_recipe(path: Path, recipe: Mapping[str, Any]) -> None:
+    """Raises as `restore` for a broken file and a run of another recipe; reads no weights."""
+    _same_recipe(_read(path, mapped=True)["recipe"], recipe, path)
+
+
+def _read(path: Path, *, mapped: bool) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, "cpu", weights_only=True, mmap=mapped)
+        found = state.pop("format")
+    except Exception as error:
+        raise CheckpointError(
+            "is broken: delete it to continue from the one before", file=str(path)
+        ) from error
+    if found != _FORMAT:
+        raise CheckpointError("of another version of Matryo", file=str(path), got=str(found))
     return state
 
 

@@ -8,12 +8,14 @@ model's shape.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     Gemma3nConfig,
     Gemma3nForCausalLM,
@@ -21,16 +23,16 @@ from transformers import (
     Gemma3nTextConfig,
 )
 
-from matryo.checkpoint.beside import CONFIG, plans_beside
+from matryo.checkpoint.beside import CONFIG, PLANS, plans_beside
 from matryo.checkpoint.packed import is_packed
 from matryo.config import TextConfig
-from matryo.errors import CheckpointError, ConfigError
+from matryo.errors import CheckpointError, ConfigError, PlanError
 from matryo.inputs.text_format import read_json_object
 from matryo.loading.home import find_directory
 from matryo.plan import Plan
 from matryo.tower_config import NO_TOWERS, TowerConfig
 from matryo.train.nested import LanguageModel, initialise
-from matryo.train.pretrained import read_model
+from matryo.train.pretrained import needed, read_model
 from matryo.train.recipe import ModelRecipe, Recipe
 from matryo.train.sound_norm import fuse_convolutions
 from matryo.train.tower_start import initialise_towers
@@ -69,7 +71,9 @@ def make_model(recipe: ModelRecipe, seed: int) -> Start:
         start = _multimodal(recipe)
     else:
         values = {key: value for key, value in recipe.config.items() if key != "model_type"}
-        model = Gemma3nForCausalLM(Gemma3nTextConfig(**_checked_text(values)))
+        checked = _checked_text(values)
+        with _translated():
+            model = Gemma3nForCausalLM(Gemma3nTextConfig(**checked))
         initialise(model)
         start = Start(model, recipe.tokenizer or find_directory(None), None, NO_TOWERS)
     freeze(start.model, recipe.freeze)
@@ -95,7 +99,8 @@ def _continued(recipe: ModelRecipe, directory: Path) -> Start:
         raise CheckpointError("holds no Hugging Face checkpoint", file=str(directory))
     if is_packed(directory):
         raise CheckpointError(
-            "is packed, its weights rounded: start from the Hugging Face directory",
+            "is packed, its weights rounded: start from the Hugging Face directory, or from the "
+            f"one that `matryo unpack DIR -m {directory}` writes",
             file=str(directory),
         )
     document = read_json_object(directory / CONFIG)
@@ -124,11 +129,24 @@ def _multimodal(recipe: ModelRecipe) -> Start:
     for part in ("vision", "audio"):
         if getattr(towers, part) is None:
             raise ConfigError(f"model.config has text_config, but no {part}_config: give both")
-    # transformers and timm write into what they are given.
-    model = Gemma3nForConditionalGeneration(Gemma3nConfig(**copy.deepcopy(document)))
+    with _translated():
+        # transformers and timm write into what they are given.
+        model = Gemma3nForConditionalGeneration(Gemma3nConfig(**copy.deepcopy(document)))
     initialise(model)
     initialise_towers(model)
     return Start(model, recipe.tokenizer or find_directory(None), document, towers)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What transformers says of a shape, in a line."""
+    try:
+        yield
+    except StrictDataclassError as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"model.config: {said.partition('Error: ')[2] or said}") from error
+    except ImportError as error:
+        raise ConfigError(f"model.config: {needed(error)}") from error
 
 
 def _checked_text(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,9 +160,9 @@ def make_schedule(recipe: Recipe, config: TextConfig) -> WidthSchedule:
     """The plans of every step. Raises ConfigError, PlanError."""
     o, named = recipe.objective, recipe.model.plans
     if named:
-        plans = {name: Plan.from_json(value, config) for name, value in named.items()}
+        plans = {name: _plan(name, value, config) for name, value in named.items()}
     elif recipe.model.start is not None:
-        plans = plans_beside(recipe.model.start, config)
+        plans = _plans_of(recipe.model.start, config, everything=bool(o.rungs))
     else:
         plans = {}
     if o.rungs:
@@ -168,6 +186,23 @@ def make_schedule(recipe: Recipe, config: TextConfig) -> WidthSchedule:
         teaches=bool(o.divergence or o.hidden),
         seed=recipe.seed,
     ).check(config)
+
+
+def _plan(name: str, value: object, config: TextConfig) -> Plan:
+    try:
+        return Plan.from_json(value, config)
+    except PlanError as error:
+        raise PlanError(f"model.plans.{name}: {error}") from error
+
+
+def _plans_of(directory: Path, config: TextConfig, *, everything: bool) -> dict[str, Plan]:
+    """The plans of plans.json; the presets where there are none, or with `everything`, to choose
+    from.
+    """
+    plans, path = plans_beside(directory, config), directory / PLANS
+    if everything or not path.exists():
+        return plans
+    return {name: plans[name] for name in read_json_object(path)} or plans
 
 
 def prepare_towers(model: LanguageModel) -> None:

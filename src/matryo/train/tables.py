@@ -1,11 +1,12 @@
 """Rows of tables, through `datasets`: what `save_to_disk` wrote, or a .parquet or .arrow file.
 
 In: a path. Out: plain dictionaries, one a row, without the empty fields that a table gives to rows
-which lack them. Pictures and sounds stay what their column holds; rows name files.
+which lack them. A picture or a sound is what its column holds: {bytes, path}.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,25 @@ def table_rows(path: Path) -> Iterator[dict[str, Any]]:
     except Exception as error:  # whatever a broken file makes its readers raise
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"cannot be read as a table: {reason}", file=str(path)) from error
-    for row in table.with_format(None):
+    # Not decoded: rows take a picture or a sound as {bytes, path}. `cast` would copy the table into
+    # files beside it.
+    features = {name: _undecoded(one, datasets) for name, one in table.features.items()}
+    info = datasets.DatasetInfo(features=datasets.Features(features))
+    for row in datasets.Dataset(table.data, info):
         yield _filled(row)
+
+
+def _undecoded(feature: Any, datasets: Any) -> Any:
+    """The same feature; pictures, sounds and videos inside it stay bytes or a path."""
+    if isinstance(feature, (datasets.Image, datasets.Audio, datasets.Video)):
+        return dataclasses.replace(feature, decode=False)
+    if isinstance(feature, dict):
+        return {name: _undecoded(one, datasets) for name, one in feature.items()}
+    if isinstance(feature, list):
+        return [_undecoded(one, datasets) for one in feature]
+    if isinstance(feature, (datasets.List, datasets.LargeList)):
+        return dataclasses.replace(feature, feature=_undecoded(feature.feature, datasets))
+    return feature
 
 
 def _filled(value: Any) -> Any:

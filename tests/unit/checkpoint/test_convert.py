@@ -124,7 +124,7 @@ def test_a_directory_with_something_else_is_left_alone(source: Path, tmp_path: P
     for target, message in (
         ("packed", "holds another packed model"),
         ("mine", "not empty"),
-        ("file", "File exists"),
+        ("file", "is a file; expected a directory"),
     ):
         before = contents(tmp_path / target) if (tmp_path / target).is_dir() else {}
         with pytest.raises(CheckpointError, match=message):
@@ -132,6 +132,14 @@ def test_a_directory_with_something_else_is_left_alone(source: Path, tmp_path: P
         assert not before or contents(tmp_path / target) == before
     with pytest.raises(CheckpointError, match="not empty"):
         convert(source, source, "q8")
+
+
+def test_what_is_packed_already_is_sent_to_unpack(source: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    convert(source, packed, "q4")
+    with pytest.raises(CheckpointError, match=f"is packed already: `matryo unpack -m {packed} "):
+        convert(packed, tmp_path / "again", "q8")
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_target_that_does_not_exist_yet_is_made_with_its_parents(

@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from matryo.cli.output import format_bytes, format_count, write_json
+from matryo.cli.outcome import CommandError
+from matryo.cli.output import check_output, format_bytes, format_count, write_json
+
+
+def test_an_output_that_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    check_output(None)
+    check_output(tmp_path / "x.json")
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_output_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(CommandError, match=f"--output: no such directory: {tmp_path}/no"):
+        check_output(tmp_path / "no" / "x.json")
+    with pytest.raises(CommandError, match="expected the name of a file, got the directory"):
+        check_output(tmp_path)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)  # a test may be allowed everything
+    with pytest.raises(CommandError, match=f"nothing can be written in {tmp_path}: Permission"):
+        check_output(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize(
