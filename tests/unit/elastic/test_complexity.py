@@ -212,9 +212,9 @@ def test_the_command_writes_thresholds_that_run_takes(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert len(found["rows"]) == 8 and Thresholds.load(file).measure == "entropy"
-    run = ["run", "The", "--raw", "-n", "12", "--temperature", "0", "--json"]
+    run = ["run", "The", "--raw", "-n", "4", "--temperature", "0", "--json"]
     told = CliRunner().invoke(app, [*run, "--escalate", "approximate", "--thresholds", str(file)])
     assert told.exit_code == 0, told.output
-    assert json.loads(told.stdout.splitlines()[-1])["tokens"] == 12
+    assert json.loads(told.stdout.splitlines()[-1])["tokens"] == 4
     alone = CliRunner().invoke(app, [*run, "--thresholds", str(file)])
     assert alone.exit_code == 1
