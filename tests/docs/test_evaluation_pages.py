@@ -12,7 +12,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "script", ["scripts.evaluation_pages", "scripts.elastic_pages", "scripts.nano.page"]
+    "script",
+    [
+        "scripts.evaluation_pages",
+        "scripts.elastic_pages",
+        "scripts.elastic.page",
+        "scripts.nano.page",
+    ],
 )
 def test_the_tables_are_fresh(script: str) -> None:
     done = subprocess.run(
