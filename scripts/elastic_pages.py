@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scripts.evaluation_pages import DOCS, replaced
+from scripts.evaluation_pages import DOCS, publish, replaced
 
 from matryo.evaluate.intervals import Bootstrap, Interval
 
@@ -269,18 +269,12 @@ def main() -> int:
     tables = {"escalation": "\n".join(escalation), "speculation": greedy_table(greedy)}
     pages = {DOCS / f"{name}.md": table for name, table in tables.items()}
     texts = {page: replaced(page, table) for page, table in pages.items()}
-    if "--check" in sys.argv[1:]:
-        stale = [page.name for page, text in texts.items() if text != page.read_text("utf-8")]
-        if stale:
-            print(
-                f"error: run python -m scripts.elastic_pages: {', '.join(stale)}", file=sys.stderr
-            )
-        return int(bool(stale))
-    for page, text in texts.items():
-        page.write_text(text, encoding="utf-8")
-    draw_quality(quality, DOCS / "images" / "escalation.png")
-    draw_drift(drifts, DOCS / "images" / "drift.png")
-    return 0
+
+    def pictures() -> None:
+        draw_quality(quality, DOCS / "images" / "escalation.png")
+        draw_drift(drifts, DOCS / "images" / "drift.png")
+
+    return publish("scripts.elastic_pages", texts, pictures)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,22 +87,36 @@ def replaced(page: Path, table: str) -> str:
     return before + BEGIN + table + END + after
 
 
+def publish(script: str, texts: Mapping[Path, str], draw: Callable[[], None]) -> int:
+    """Writes the pages and draws their pictures; with `--check` it says which pages are stale
+    instead, and that `script` makes them anew. Returns the exit code.
+    """
+    if "--check" not in sys.argv[1:]:
+        for path, text in texts.items():
+            path.write_text(text, encoding="utf-8")
+        draw()
+        return 0
+    stale = [p.name for p, t in texts.items() if not p.exists() or p.read_text("utf-8") != t]
+    if stale:
+        print(f"error: run python -m {script}: {', '.join(stale)}", file=sys.stderr)
+    return int(bool(stale))
+
+
 def main() -> int:
     """Write or check; returns the exit code."""
-    stale = []
-    for name, table in (("evaluation", evaluation_table), ("search", search_table)):
-        document = json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
-        page = DOCS / f"{name}.md"
-        text = replaced(page, table(document))
-        if "--check" in sys.argv[1:]:
-            stale += [page.name] if text != page.read_text(encoding="utf-8") else []
-            continue
-        page.write_text(text, encoding="utf-8")
-        picture = DOCS / "images" / f"{name}.png"
-        (draw_evaluation if name == "evaluation" else draw)(document, picture)
-    if stale:
-        print(f"error: run python -m scripts.evaluation_pages: {', '.join(stale)}", file=sys.stderr)
-    return int(bool(stale))
+    evaluation, search = (
+        json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("evaluation", "search")
+    )
+    tables = {"evaluation": evaluation_table(evaluation), "search": search_table(search)}
+    pages = {DOCS / f"{name}.md": table for name, table in tables.items()}
+
+    def pictures() -> None:
+        draw_evaluation(evaluation, DOCS / "images" / "evaluation.png")
+        draw(search, DOCS / "images" / "search.png")
+
+    texts = {page: replaced(page, table) for page, table in pages.items()}
+    return publish("scripts.evaluation_pages", texts, pictures)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts.evaluation_pages import DOCS, replaced
+from scripts.evaluation_pages import DOCS, publish, replaced
 
 Json = dict[str, Any]
 STAGES = {
@@ -32,6 +32,11 @@ QUANTITIES = {
 }
 # Right by a random choice: of the common knowledge 90 questions have five answers, 24 have four.
 CHANCE = {"common-knowledge": 21.1, "arc-easy": 25.0, "mmlu": 25.0}
+
+
+def by_width(report: Json) -> list[str]:
+    """The names of the widths, the narrowest first."""
+    return sorted(report["widths"], key=lambda name: report["widths"][name])
 
 
 def stages(report: Json, quantity: str) -> list[tuple[str, str]]:
@@ -56,7 +61,7 @@ def shown(found: Json, quantity: str) -> str:
 
 def tables(report: Json) -> Iterator[str]:
     """One a quantity: a row a stage, a column a width."""
-    widths = sorted(report["widths"], key=lambda name: report["widths"][name])
+    widths = by_width(report)
     for quantity, title in QUANTITIES.items():
         yield f"| {title} | " + " | ".join(f"{name.removeprefix('w')} %" for name in widths) + " |"
         yield "|---|" + "---|" * len(widths)
@@ -69,14 +74,14 @@ def tables(report: Json) -> Iterator[str]:
 
 def draw(report: Json, path: Path) -> None:
     """Perplexity and accuracy over the share of FFN units, a line a stage."""
-    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    widths = sorted(report["widths"], key=lambda name: report["widths"][name])
+    widths = by_width(report)
     shares = [int(name.removeprefix("w")) for name in widths]
-    figure, panes = pyplot.subplots(1, len(QUANTITIES), figsize=(15, 3.6))
+    figure = Figure(figsize=(15, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panes = figure.subplots(1, len(QUANTITIES))
     for pane, (quantity, title) in zip(panes, QUANTITIES.items(), strict=True):
         scale = 100 if quantity in CHANCE else 1
         for stage, name in stages(report, quantity):
@@ -97,23 +102,16 @@ def draw(report: Json, path: Path) -> None:
         pane.grid(alpha=0.3)
     panes[0].legend(fontsize=8)
     figure.supxlabel("share of the FFN units; dotted: a random choice", fontsize=10)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=90, metadata={"Software": None})
 
 
 def main() -> int:
     """Write or check; returns the exit code."""
     report = json.loads((DOCS / "results" / "elasticize.json").read_text(encoding="utf-8"))
     page = DOCS / "elasticize.md"
-    text = replaced(page, "\n".join(tables(report)).strip() + "\n")
-    if "--check" in sys.argv[1:]:
-        if text != page.read_text(encoding="utf-8"):
-            print("error: run python -m scripts.elastic.page", file=sys.stderr)
-            return 1
-        return 0
-    page.write_text(text, encoding="utf-8")
-    draw(report, DOCS / "images" / "elasticize.png")
-    return 0
+    texts = {page: replaced(page, "\n".join(tables(report)).strip() + "\n")}
+    picture = DOCS / "images" / "elasticize.png"
+    return publish("scripts.elastic.page", texts, lambda: draw(report, picture))
 
 
 if __name__ == "__main__":

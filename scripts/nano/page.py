@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.evaluation_pages import DOCS, replaced
+from scripts.evaluation_pages import DOCS, publish, replaced
 from scripts.nano.corpus.sources import packages
 
 Json = dict[str, Any]
@@ -395,15 +395,8 @@ def main() -> int:
     ]
     page = DOCS / "nano.md"
     texts = {page: replaced(page, measured(document, *more)), MODEL / "README.md": card(document)}
-    if "--check" not in sys.argv[1:]:
-        for path, text in texts.items():
-            path.write_text(text, "utf-8")
-        draw(document, DOCS / "images" / "nano.png")
-        return 0
-    stale = [p.name for p, t in texts.items() if not p.exists() or p.read_text("utf-8") != t]
-    if stale:
-        print(f"error: run python -m scripts.nano.page: {', '.join(stale)}", file=sys.stderr)
-    return int(bool(stale))
+    picture = DOCS / "images" / "nano.png"
+    return publish("scripts.nano.page", texts, lambda: draw(document, picture))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from helpers.tiny import sliced_model, sliced_state
 from matryo.config import TextConfig
 from matryo.plan import Plan, full_plan, presets
 from matryo.train import decoder
+from matryo.train.head import softcap_of
 from matryo.train.nested import (
     CORRECTION_STD,
     PREDICTION_STD,
@@ -21,7 +22,6 @@ from matryo.train.nested import (
     initialise,
     nest,
     shape_of,
-    softcap,
     text_part,
 )
 
@@ -54,7 +54,7 @@ def loss_of(model: Any, rows: torch.Tensor, plan: Plan | None = None) -> torch.T
     if plan is None:
         loss: torch.Tensor = model(input_ids=rows, labels=rows, use_cache=False).loss
         return loss
-    cap = softcap(model)
+    cap = softcap_of(model)
     logits = cap * torch.tanh(model.lm_head(hidden_states(model, plan, input_ids=rows)) / cap)
     return model.loss_function(logits, rows, logits.shape[-1])  # type: ignore[no-any-return]
 

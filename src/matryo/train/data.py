@@ -39,6 +39,8 @@ from matryo.train.media_store import (
 
 I64 = npt.NDArray[np.int64]
 
+# Another tokenizer gives other ids for it.
+SAMPLE = "The quick brown fox, 42 naïve Ωmega 東京 🌍\n\n  def f(x):\treturn x"
 _FORMAT = 3
 _TOKENS, _CHATS, _LEARNED, _INDEX = "tokens.bin", "chats.bin", "learned.bin", "tokens.json"
 
@@ -304,8 +306,7 @@ def _mapped(path: Path, kind: str) -> npt.NDArray[Any]:
 
 def _key(files: Sequence[Path], tokenizer: Tokenizer, options: Sequence[object]) -> str:
     parts: list[object] = [_FORMAT, *options, tokenizer.bos_id, len(tokenizer)]
-    sample = "The quick brown fox, 42 naïve Ωmega 東京 🌍\n\n  def f(x):\treturn x"
-    parts.append(tokenizer.encode(sample))
+    parts.append(tokenizer.encode(SAMPLE))
     for path in files:
         try:
             # The time of a directory is not that of the files in it.

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 
 from matryo.config import GROUP
 from matryo.errors import CheckpointError, ConfigError, InputError
-from matryo.train.head import Head
+from matryo.train.head import Head, softcap_of
 from matryo.train.pretrained import read_model, read_tokenizer
 
 FAMILIES = "Gemma 3, Llama, Qwen 2 or 3, Mistral or another with gate_proj, up_proj and down_proj"
@@ -182,22 +182,10 @@ def hidden_states(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return hidden
 
 
-def logits_cap(model: Any) -> float:
-    """The cap of the logits, 0 = none."""
-    text = model.config.get_text_config()
-    return float(getattr(text, "final_logit_softcapping", None) or 0.0)
-
-
 def head_of(model: Any, ids: torch.Tensor) -> Head:
     """Final states for ids (B, T), and what makes logits of them."""
     weight = model.get_output_embeddings().weight
-    return Head(hidden_states(model, ids), weight, logits_cap(model))
-
-
-def capped(head: Head) -> torch.Tensor:
-    """Logits (..., V)."""
-    logits = head.hidden @ head.weight.T
-    return head.softcap * torch.tanh(logits / head.softcap) if head.softcap else logits
+    return Head(hidden_states(model, ids), weight, softcap_of(model))
 
 
 @torch.no_grad()
@@ -205,7 +193,7 @@ def is_plain_head(model: Any) -> bool:
     """Whether the logits are a product and a cap, and nothing more (a bias, a scale)."""
     ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
     wanted = model(input_ids=ids, use_cache=False).logits
-    got = capped(head_of(model, ids))
+    got = head_of(model, ids).logits()
     return torch.allclose(wanted, got, rtol=1e-3, atol=1e-3 * float(wanted.abs().max()))
 
 

@@ -29,7 +29,8 @@ from matryo.checkpoint.convert import convert
 from matryo.errors import TrainingError
 from matryo.loading.load import load
 from matryo.plan import Plan
-from matryo.train.nested import LanguageModel, hidden_states, nest, softcap, text_part
+from matryo.train.head import capped, softcap_of
+from matryo.train.nested import LanguageModel, hidden_states, nest, text_part
 
 F32 = npt.NDArray[np.float32]
 
@@ -128,9 +129,7 @@ def torch_logits(model: LanguageModel, plan: Plan, probes: Sequence[Probe]) -> F
         rows = torch.tensor([list(probe.ids)], device=model.device)
         media = probe.media(model.device)
         logits = model.lm_head(hidden_states(model, plan, input_ids=rows, **media))[0].float()
-        if cap := softcap(model):
-            logits = cap * torch.tanh(logits / cap)
-        found.append(logits)
+        found.append(capped(logits, softcap_of(model)))
     model.train(training)
     values: F32 = torch.cat(found).cpu().numpy()
     return values

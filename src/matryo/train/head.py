@@ -31,6 +31,21 @@ class Head:
     weight: torch.Tensor
     softcap: float
 
+    def logits(self) -> torch.Tensor:
+        """All of them at once, (..., V)."""
+        return capped(self.hidden @ self.weight.T, self.softcap)
+
+
+def softcap_of(model: Any) -> float:
+    """The cap of a model's logits, 0 = none."""
+    text = model.config.get_text_config()
+    return float(getattr(text, "final_logit_softcapping", None) or 0.0)
+
+
+def capped(logits: torch.Tensor, softcap: float) -> torch.Tensor:
+    """Of the same shape; 0 = no cap."""
+    return softcap * torch.tanh(logits / softcap) if softcap else logits
+
 
 @dataclass(frozen=True, slots=True)
 class HeadLoss:

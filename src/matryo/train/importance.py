@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from matryo.train.dense import ffns, hidden_states, logits_cap
+from matryo.train.dense import ffns, head_of, hidden_states
 
 Measure = Literal["taylor", "activation", "weight"]
 MEASURES: tuple[str, ...] = get_args(Measure)
@@ -96,12 +96,7 @@ def _backward(model: Any, ids: torch.Tensor, generator: torch.Generator) -> None
 
     Summed, not averaged: the gradient at a position is then its own, and that of later ones.
     """
-    hidden = hidden_states(model, ids)
-    head, cap = model.get_output_embeddings().weight, logits_cap(model)
-    logits = hidden[0] @ head.T
-    if cap:
-        logits = cap * torch.tanh(logits / cap)
-    likelihood = torch.log_softmax(logits, -1)
+    likelihood = torch.log_softmax(head_of(model, ids).logits()[0], -1)
     drawn = torch.multinomial(likelihood.detach().exp(), 1, generator=generator)
     likelihood.gather(1, drawn).sum().backward()
 

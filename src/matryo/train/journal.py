@@ -15,7 +15,7 @@ from matryo.checkpoint.atomic import replace_text, replacing
 from matryo.checkpoint.writing import room
 
 LOG, PLOT = "log.jsonl", "loss.svg"
-_CONTINUE = "run the same command to continue from the last checkpoint"
+CONTINUE = "run the same command to continue from the last checkpoint"
 
 
 class Journal:
@@ -27,7 +27,7 @@ class Journal:
 
         self.output, self._say = output, say
         kept = [record for record in read(output) if record["step"] <= step]
-        with room(output, _CONTINUE):
+        with room(output, CONTINUE):
             replace_text(output / LOG, "".join(json.dumps(record) + "\n" for record in kept))
             self._log = (output / LOG).open("a", encoding="utf-8")
             # Of steps that were cut, TensorBoard's reader keeps what is written last.
@@ -37,7 +37,7 @@ class Journal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with room(self.output, _CONTINUE):
+        with room(self.output, CONTINUE):
             try:
                 self._log.close()
             finally:
@@ -45,7 +45,7 @@ class Journal:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """One step, or one evaluation; every number also goes to TensorBoard."""
-        with room(self.output, _CONTINUE):
+        with room(self.output, CONTINUE):
             self._log.write(json.dumps(record, allow_nan=False) + "\n")
             self._log.flush()
             for name, value in _flat(record):

@@ -33,7 +33,7 @@ from matryo.train import adapters, resume, rungs
 from matryo.train.average import WeightMean
 from matryo.train.data import Corpus
 from matryo.train.export import Exported, export
-from matryo.train.journal import Journal, plot, read
+from matryo.train.journal import CONTINUE, Journal, plot, read
 from matryo.train.memory import keep_freed
 from matryo.train.meter import Clock, Peak, measured_peak, operations
 from matryo.train.mixture import Mixture
@@ -85,8 +85,7 @@ def main(recipe: Recipe, *, say: Callable[[str], None] = print) -> Report:
     )
     if not accelerator.is_main_process:
         return _run(recipe, accelerator, _silent)
-    again = "run the same command to continue from the last checkpoint"
-    with alone(recipe.output, wait=False), room(recipe.output, again):
+    with alone(recipe.output, wait=False), room(recipe.output, CONTINUE):
         try:
             return _run(recipe, accelerator, say)
         except KeyboardInterrupt:

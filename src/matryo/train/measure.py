@@ -21,7 +21,8 @@ import torch
 from matryo.errors import CheckpointError, InputError
 from matryo.evaluate.intervals import Bootstrap, Interval
 from matryo.evaluate.rows import ChoiceRow, read_row
-from matryo.train.dense import hidden_states, logits_cap
+from matryo.train.dense import hidden_states
+from matryo.train.head import capped, softcap_of
 
 _POSITIONS = 64  # whose logits are held at a time: 64 MB at a vocabulary of 262,144
 
@@ -97,12 +98,10 @@ def choice_scores(model: Any, tokenizer: Any, question: ChoiceRow) -> list[float
 
 def _likelihoods(model: Any, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Log likelihood (T,) of `ids` from final states (T, d), a few positions at a time."""
-    head, cap = model.get_output_embeddings().weight, logits_cap(model)
+    head, cap = model.get_output_embeddings().weight, softcap_of(model)
     found = []
     for states, wanted in zip(hidden.split(_POSITIONS), ids.split(_POSITIONS), strict=True):
-        logits = (states @ head.T).float()
-        if cap:
-            logits = cap * torch.tanh(logits / cap)
+        logits = capped((states @ head.T).float(), cap)
         found.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1))
     return torch.cat(found)
 

@@ -78,11 +78,6 @@ def hidden_states(
     return hidden
 
 
-def softcap(model: LanguageModel) -> float:
-    """The cap of the logits, 0 = none."""
-    return float(model.config.get_text_config().final_logit_softcapping or 0.0)
-
-
 @torch.no_grad()
 def initialise(model: LanguageModel) -> None:
     """Sets AltUp to the values that training from scratch starts from.

@@ -16,8 +16,8 @@ import torch
 
 from matryo.plan import Plan
 from matryo.train.decoder import Shared
-from matryo.train.head import IGNORED, LOGITS, Head, HeadLoss, head_loss
-from matryo.train.nested import LanguageModel, hidden_states, softcap
+from matryo.train.head import IGNORED, LOGITS, Head, HeadLoss, head_loss, softcap_of
+from matryo.train.nested import LanguageModel, hidden_states
 from matryo.train.topk import TopTargets, topk_loss
 
 
@@ -87,7 +87,7 @@ class NestedObjective(torch.nn.Module):
         the same rows have computed
         """
         hidden = hidden_states(self.model, plan, known, input_ids=input_ids, **media)
-        head, cap = self.model.lm_head.weight, softcap(self.model)
+        head, cap = self.model.lm_head.weight, softcap_of(self.model)
         if isinstance(teacher, (Head, TopTargets)):
             taught = self._taught_outside(Head(hidden, head, cap), labels, teacher)
             return PassLoss(

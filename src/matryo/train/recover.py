@@ -25,8 +25,8 @@ import torch
 from matryo.errors import ConfigError, TrainingError
 from matryo.train import resume
 from matryo.train.data import Shuffled
-from matryo.train.dense import at_width, ffns, full_width, hidden_states, logits_cap
-from matryo.train.head import Head, head_loss
+from matryo.train.dense import at_width, ffns, full_width, hidden_states
+from matryo.train.head import Head, capped, head_loss, softcap_of
 from matryo.train.journal import Journal
 from matryo.train.meter import Clock, Peak, measured_peak
 from matryo.train.objective import relative_distance
@@ -187,7 +187,7 @@ def _loss(
         wanted = hidden_states(model, ids)
     with at_width(model, width):
         got = hidden_states(model, ids)
-    head, cap = model.get_output_embeddings().weight.detach()[kept], logits_cap(model)
+    head, cap = model.get_output_embeddings().weight.detach()[kept], softcap_of(model)
     parts = head_loss(
         Head(got, head, cap),
         torch.zeros_like(ids),  # the text itself teaches nothing here
@@ -207,7 +207,7 @@ def likely_ids(
     A divergence over them instead of all of a large vocabulary costs a fraction: a head of 262,144
     ids takes more time than the layers of a small model.
     """
-    head, cap = model.get_output_embeddings().weight, logits_cap(model)
+    head, cap = model.get_output_embeddings().weight, softcap_of(model)
     if not 0 < count < head.shape[0]:
         return torch.arange(head.shape[0])
     expected = torch.zeros(head.shape[0])
@@ -215,10 +215,7 @@ def likely_ids(
         for index in texts.indices(0, min(texts.num_rows, max(rows, 8))):
             ids = packed_rows(texts.corpus.tokens, [index], texts.sequence, begin)
             for states in hidden_states(model, ids)[0].split(64):
-                logits = states @ head.T
-                if cap:
-                    logits = cap * torch.tanh(logits / cap)
-                expected += logits.softmax(-1).sum(0)
+                expected += capped(states @ head.T, cap).softmax(-1).sum(0)
     return expected.topk(count).indices.sort().values
 
 

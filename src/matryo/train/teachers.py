@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM
 from matryo.checkpoint.atomic import check_space, replace_text, replacing
 from matryo.errors import CheckpointError, ConfigError
 from matryo.train.batch import Batch
-from matryo.train.dense import capped, head_of, is_plain_head
+from matryo.train.data import SAMPLE
+from matryo.train.dense import head_of, is_plain_head
 from matryo.train.head import Head
 from matryo.train.pretrained import read_model, read_tokenizer
 from matryo.train.topk import TopTargets
@@ -33,7 +34,6 @@ I64 = npt.NDArray[np.int64]
 IDS, VALUES, INDEX = "ids.bin", "log-probabilities.bin", "teacher.json"
 LOWEST = -6e4  # a log probability that 16 bits hold
 _FORMAT = 1
-_SAMPLE = "The quick brown fox, 42 naïve Ωmega 東京 🌍\n\n  def f(x):\treturn x"
 
 
 class OnlineTeacher:
@@ -112,8 +112,8 @@ def open_teacher(source: Path, tokenizer: Any) -> OnlineTeacher:
     if not (source / "config.json").is_file():
         raise CheckpointError("holds no Hugging Face checkpoint", file=str(source))
     model, theirs = read_model(AutoModelForCausalLM, source), read_tokenizer(source)
-    wanted = list(tokenizer.encode(_SAMPLE))
-    got = list(theirs(_SAMPLE, add_special_tokens=False).input_ids)
+    wanted = list(tokenizer.encode(SAMPLE))
+    got = list(theirs(SAMPLE, add_special_tokens=False).input_ids)
     if got != wanted or len(theirs) != len(tokenizer):
         raise ConfigError(
             f"the teacher {source} has another tokenizer ({len(theirs)} tokens, ours "
@@ -150,7 +150,7 @@ def make_cache(
         for number in range(num_rows):
             ids = torch.from_numpy(rows(number))[None].to(device)
             with torch.no_grad():
-                logits = capped(teacher(ids))[0].float()
+                logits = teacher(ids).logits()[0].float()
             best = torch.log_softmax(logits, -1).topk(top)
             ids_file.write(best.indices.cpu().numpy().astype("<i4").tobytes())
             values = best.values.clamp(min=LOWEST)

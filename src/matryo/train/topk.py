@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from matryo.train.head import IGNORED, LOGITS, Head, HeadLoss
+from matryo.train.head import IGNORED, LOGITS, Head, HeadLoss, capped
 
 _REST = 1e-6  # below this share of all, what is left of a distribution is rounding
 
@@ -70,10 +70,7 @@ def _sums(
     known: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy and divergence of some rows, in nats, summed."""
-    logits = (hidden @ weight.T).float()
-    if softcap:
-        logits = softcap * torch.tanh(logits / softcap)
-    found = functional.log_softmax(logits, -1)
+    found = functional.log_softmax(capped((hidden @ weight.T).float(), softcap), -1)
     entropy = -found.gather(1, labels[:, None]).sum()
     ours = found.gather(1, ids)
     distance = (known.exp() * (known - ours)).sum()
